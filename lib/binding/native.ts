@@ -1,0 +1,99 @@
+// The addon as one interface. Hot calls take no arguments: they read the registered packet (a
+// Float64Array) and answer with a number; nothing blocks the event loop but the calls named …Sync.
+// A tensor is a handle (a positive integer: slot and generation); 0 is "absent".
+// A negative answer is an error: lastError() tells it. Errors of work that runs later on a stream
+// surface at the next read, synchronize or synchronizeSync of that stream, naming the operation.
+
+import { ZeroshardError, type ErrorCode } from './errors.js'
+import { loadAddon } from './loader.js'
+
+/** Element types, in the order of backend.h. */
+export const dtypes = ['f32', 'bf16', 'f16', 'i32', 'u8', 'i64'] as const
+/** What memory is for; `memoryStats` counts each apart. */
+export const categories = ['parameters', 'gradients', 'optimizer', 'activations', 'buffers', 'host'] as const
+/** The streams of a device: each runs in order, hazards between them are the runtime's business. */
+export const streams = ['compute', 'communication', 'copy'] as const
+/** Element-wise sums of collectives are in f32, in rank order (i64: exact). */
+export const collectiveKinds = [
+  'barrier', 'allReduce', 'reduceScatter', 'allGather', 'broadcast', 'allToAll', 'send', 'recv',
+] as const
+
+export interface NativeMemory {
+  live: number[] // bytes by category, counted when queued: exact, whatever the streams have reached
+  peak: number[]
+  reserved: number // bytes taken from the system, cached blocks included
+  tensors: number // live handles
+}
+
+export interface NativeOp { name: string; outputs: number; inputs: number; scalars: number }
+
+export interface CommOptions {
+  rank: number
+  worldSize: number
+  jobId: string // random, the same on all ranks
+  timeoutSeconds: number
+}
+
+export interface Native {
+  readonly version: string
+  readonly simd: string // 'scalar' | 'avx2' | 'avx512' | 'avx512bf16'
+  /** At least 512 entries; kept by reference. */
+  registerPacket(packet: Float64Array): void
+  ops(): NativeOp[] // index = op id
+  /** Threads of the kernels' pool, and whether all streams are one (`--serial`). Before the first op. */
+  configure(options: { threads: number; serial: boolean; memoryLimit?: number }): void
+
+  /** packet: [dtype, category, flags (1: zero-filled, 2: in the shared arena), ndim, dims…] → handle. */
+  alloc(): number
+  /** packet: [handle, offset in elements of the new dtype, dtype, ndim, dims…] → handle on the same storage. */
+  view(): number
+  /** packet: [handle]. The storage goes back to the pool with its last handle; queued work keeps its order. */
+  free(): number
+  /** packet: [op, stream, outputs…, inputs… (0 = absent), scalars…] → 0. Checks liveness, queues, returns. */
+  run(): number
+  /** packet: [kind, group, stream, output, input, count per rank / root / peer (kind's own), tag, average (0 or 1)] → 0. */
+  collective(): number
+  lastError(): { code: ErrorCode; message: string }
+
+  /** Copies now (bytes of `source` in the tensor's own dtype); ordered like an op on `stream`. */
+  write(handle: number, source: ArrayBufferView, stream: number): void
+  /** Resolves when `target` holds the tensor's bytes. */
+  read(handle: number, target: ArrayBufferView, stream: number): Promise<void>
+  readSync(handle: number, target: ArrayBufferView, stream: number): void
+  /** Resolves when all that was queued on the stream (-1: on all) is done; rejects with its first error. */
+  synchronize(stream: number): Promise<void>
+  synchronizeSync(stream: number): void
+  memoryStats(): NativeMemory
+  resetPeak(): void
+  /** Seconds that streams were busy since the start, and number of ops, by stream. */
+  streamStats(): { busySeconds: number[]; ops: number[] }
+
+  /** Creates this rank's arena and control block; → facts that peers need (exchanged by the rendezvous). */
+  commCreate(options: CommOptions): string
+  /** Maps the peers' arenas from their facts, by rank. Group 0 is the world. */
+  commConnect(facts: string[]): void
+  /** A sub-group (all its members call it, with the same ranks in the same order) → group id. */
+  commGroup(ranks: number[]): number
+  /** Makes every pending and later collective of this rank fail with this error. */
+  commAbort(code: ErrorCode, message: string): void
+  commDestroy(): void
+}
+
+let loaded: { native: Native; packet: Float64Array; ops: Map<string, number> } | undefined
+
+/** The addon, its packet and the op ids by name, loaded at first use. */
+export function binding(): { native: Native; packet: Float64Array; ops: Map<string, number> } {
+  if (!loaded) {
+    const native = loadAddon() as Native
+    const packet = new Float64Array(512)
+    native.registerPacket(packet)
+    loaded = { native, packet, ops: new Map(native.ops().map((op, id) => [op.name, id])) }
+  }
+  return loaded
+}
+
+/** Throws the addon's last error. */
+export function throwNative(where: string): never {
+  const { code, message } = binding().native.lastError()
+  throw new ZeroshardError(code, `[${where}] ${message}`)
+}

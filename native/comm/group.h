@@ -1,0 +1,51 @@
+// What a process group is: collectives between the ranks of one job, each called by all members in the
+// same order. A transport (shm here) fills it. Calls run on a stream's thread and block only that thread.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../backend/backend.h"
+
+namespace zs {
+
+enum class Collective : int { barrier, all_reduce, reduce_scatter, all_gather, broadcast, all_to_all, send, recv };
+
+struct CommError {
+  std::string code;  // COLLECTIVE_MISMATCH, COLLECTIVE_TIMEOUT, RANK_LOST, or what abort() was given
+  std::string message;
+};
+
+// Buffers are borrowed until the call returns. count: elements of the whole array for all_reduce, broadcast, send, recv;
+// per rank for reduce_scatter (output), all_gather (input) and all_to_all (each piece). Sums in f32 in rank order
+// (i64 exact); average divides the f32 sum by the group's size before rounding. In place is allowed for
+// all_reduce and broadcast; all_gather's input may be its own slot of the output.
+struct CollectiveCall {
+  Collective kind;
+  int group;
+  void *output;
+  const void *input;
+  int64_t count;
+  int dtype;
+  int peer;  // root of broadcast, peer of send and recv, as a rank of the group
+  int64_t tag;
+  bool average;
+};
+
+class ProcessGroup {
+ public:
+  virtual ~ProcessGroup() = default;
+  // Memory that peers can read directly; NULL where there is none left. Aligned to 4096.
+  virtual void *arena_allocate(size_t bytes) = 0;
+  virtual void arena_release(void *data, size_t bytes) = 0;
+  virtual std::string facts() const = 0;
+  virtual void connect(const std::vector<std::string> &facts) = 0;   // throws CommError
+  virtual int group(const std::vector<int> &ranks) = 0;              // throws CommError
+  virtual void run(const CollectiveCall &call) = 0;                  // throws CommError
+  virtual void abort(const CommError &error) = 0;                    // any thread; wakes waiting calls
+};
+
+std::unique_ptr<ProcessGroup> make_shm_group(int rank, int world_size, const std::string &job_id, double timeout_seconds);
+
+}  // namespace zs
