@@ -1,0 +1,32 @@
+// Rows of a table by token id.
+
+import { record } from '../autograd/tape.js'
+import { ZeroshardError } from '../binding/errors.js'
+import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { checkDType, checkFloat } from './check.js'
+import { weightGradient } from './linear.js'
+
+/** table (V, C) by ids i32 (…) → (…, C). The ids must lie in [0, V): the loader checks them once. */
+export function embedding(table: Tensor, ids: Tensor): Tensor {
+  checkFloat('embedding', table)
+  checkDType('embedding', ids, 'i32')
+  if (table.shape.length !== 2) throw new ZeroshardError('SHAPE', `[embedding] the table must be (V, C), got ${table.describe()}`)
+  const [v, c] = table.shape as [number, number]
+  const scalars = [ids.count, c, 0, v]
+  const y = empty([...ids.shape, c], { dtype: table.dtype })
+  runOp('embedding_forward', [y], [table, ids], scalars)
+  record('embedding', [y], [table], [ids], ([dy], context) => {
+    if (!dy) return []
+    const sink = context.sink(0)
+    if (sink) {
+      runOp('embedding_backward', [sink], [dy, ids], scalars)
+      return [undefined]
+    }
+    return [weightGradient(context, 0, table, (into) => {
+      const wide = empty(table.shape, { zero: true })
+      runOp('embedding_backward', [wide], [dy, ids], scalars)
+      runOp('cast', [into], [wide])
+    })]
+  })
+  return y
+}

@@ -1,0 +1,10 @@
+// All differentiable operations.
+
+export * from './arithmetic.js'
+export { attention, packedAttention, rotary } from './attention.js'
+export { embedding } from './embedding.js'
+export * from './layout.js'
+export { linear, matmul, type LinearOptions } from './linear.js'
+export * from './loss.js'
+export * from './norm.js'
+export { dropout } from './random.js'

@@ -1,0 +1,155 @@
+// Losses and softmax; the language model's classifier, whose logits exist only in chunks.
+
+import { type BackwardContext, record, willRecord } from '../autograd/tape.js'
+import { ZeroshardError } from '../binding/errors.js'
+import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { mul, sub } from './arithmetic.js'
+import { checkDType, checkFloat, checkShape, lastDim } from './check.js'
+import { mean } from './layout.js'
+import { weightGradient } from './linear.js'
+
+function softmaxOf(op: string, x: Tensor, log: number): Tensor {
+  checkFloat(op, x)
+  const cols = lastDim(op, x)
+  const scalars = [x.count / Math.max(cols, 1), cols, log]
+  const y = empty(x.shape, { dtype: x.dtype })
+  runOp('softmax_forward', [y], [x], scalars)
+  record(op, [y], [x], [y], ([dy]) => {
+    if (!dy) return []
+    const dx = empty(x.shape, { dtype: x.dtype })
+    runOp('softmax_backward', [dx], [dy, y], scalars)
+    return [dx]
+  })
+  return y
+}
+
+/** Softmax over the last dim. */
+export const softmax = (x: Tensor): Tensor => softmaxOf('softmax', x, 0)
+/** Log-softmax over the last dim. */
+export const logSoftmax = (x: Tensor): Tensor => softmaxOf('logSoftmax', x, 1)
+
+/** Mean of (x - y)². */
+export function meanSquaredError(x: Tensor, y: Tensor): Tensor {
+  const difference = sub(x, y)
+  return mean(mul(difference, difference))
+}
+
+export interface ClassifierOptions {
+  /** Targets with this value don't count; default -100. */
+  ignoreIndex?: number
+  /** Number of targets that count, where some are ignored; default all. */
+  numTargets?: number
+  /** Bytes of logits to hold at once; default 256 MiB. */
+  logitBytes?: number
+}
+
+interface Rows { start: number; count: number }
+
+/**
+ * Mean cross entropy of x (…, C) · weight (V, C)ᵀ against targets i32 (…): an f32 scalar. The logits exist for one
+ * chunk of rows at a time; where all fit in one, backward uses their gradient in place, else it computes them again.
+ */
+export function linearCrossEntropy(x: Tensor, weight: Tensor, targets: Tensor, options: ClassifierOptions = {}): Tensor {
+  const op = 'linearCrossEntropy'
+  checkFloat(op, x, weight)
+  checkDType(op, targets, 'i32')
+  const c = lastDim(op, x)
+  if (weight.shape.length !== 2 || weight.shape[1] !== c) {
+    throw new ZeroshardError('SHAPE', `[${op}] ${x.describe()} needs a weight of [V, ${c}], got ${weight.describe()}`)
+  }
+  checkShape(op, 'targets', targets, x.shape.slice(0, -1))
+  const v = weight.shape[0] as number
+  const rows = targets.count
+  const perRow = v * (x.bytes / Math.max(x.count, 1))
+  const chunk = Math.max(1, Math.min(rows, Math.floor((options.logitBytes ?? 2 ** 28) / perRow)))
+  const single = chunk >= rows
+  const recording = willRecord([x, weight])
+  const inverse = 1 / (options.numTargets ?? rows)
+  const losses = empty([rows])
+  const classify = (part: Rows, gradient: boolean, into: Tensor): Tensor => {
+    const logits = empty([part.count, v], { dtype: x.dtype })
+    const input = x.view([part.count, c], part.start * c)
+    runOp('matmul', [logits, undefined], [input, weight, undefined, undefined, undefined], [1, part.count, v, c, 0, 1, 0, 0])
+    const target = targets.view([part.count], part.start)
+    runOp('classifier', [logits, into.view([part.count], part.start), undefined], [target],
+      [part.count, v, v, options.ignoreIndex ?? -100, gradient ? 1 : 0, inverse])
+    return logits
+  }
+  const chunks: Rows[] = []
+  for (let start = 0; start < rows; start += chunk) chunks.push({ start, count: Math.min(chunk, rows - start) })
+  let dlogits: Tensor | undefined
+  for (const part of chunks) {
+    const logits = classify(part, recording && single, losses)
+    if (recording && single) dlogits = logits
+    else logits.dispose()
+  }
+  const loss = empty([])
+  runOp('reduce', [loss], [losses], [1, rows, 1, 0, 0, inverse])
+  losses.dispose()
+  record(op, [loss], [x, weight], [x, weight, targets, dlogits], ([dy], context) => {
+    if (!dy) return []
+    const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
+    const apply = (part: Rows, gradient: Tensor, accumulate: boolean, into?: Tensor): void => {
+      if (dx) {
+        runOp('matmul', [dx.view([part.count, c], part.start * c), undefined], [gradient, weight, undefined, undefined, dy],
+          [1, part.count, c, v, 0, 0, 0, 0])
+      }
+      if (into) {
+        runOp('matmul', [into, undefined], [gradient, x.view([part.count, c], part.start * c), undefined, undefined, dy],
+          [1, v, c, part.count, 1, 0, accumulate ? 1 : 0, 0])
+      }
+    }
+    const dw = backwardChunks(chunks, dlogits, context, weight, apply, (part) => {
+      const scratch = empty([rows])
+      const logits = classify(part, true, scratch)
+      scratch.dispose()
+      return logits
+    })
+    return [dx, dw]
+  })
+  dlogits?.dispose()
+  return loss
+}
+
+function backwardChunks(
+  chunks: readonly Rows[], dlogits: Tensor | undefined, context: BackwardContext, weight: Tensor,
+  apply: (part: Rows, gradient: Tensor, accumulate: boolean, into?: Tensor) => void,
+  again: (part: Rows) => Tensor,
+): Tensor | undefined {
+  const run = (into?: Tensor, accumulate = false): void => chunks.forEach((part, index) => {
+    const gradient = dlogits ?? again(part)
+    apply(part, gradient, accumulate || index > 0, into)
+    if (!dlogits) gradient.dispose()
+  })
+  if (context.needs(1)) return weightGradient(context, 1, weight, run)
+  run()
+  return undefined
+}
+
+/** Mean cross entropy of logits (…, V) against targets i32 (…): an f32 scalar. */
+export function crossEntropy(logits: Tensor, targets: Tensor, options: ClassifierOptions = {}): Tensor {
+  const op = 'crossEntropy'
+  checkFloat(op, logits)
+  checkDType(op, targets, 'i32')
+  checkShape(op, 'targets', targets, logits.shape.slice(0, -1))
+  const v = lastDim(op, logits)
+  const rows = targets.count
+  const inverse = 1 / (options.numTargets ?? rows)
+  const gradient = empty(logits.shape, { dtype: logits.dtype })
+  runOp('cast', [gradient], [logits])
+  const losses = empty([rows])
+  runOp('classifier', [gradient, losses, undefined], [targets], [rows, v, v, options.ignoreIndex ?? -100, 1, inverse])
+  const loss = empty([])
+  runOp('reduce', [loss], [losses], [1, rows, 1, 0, 0, inverse])
+  losses.dispose()
+  record(op, [loss], [logits], [gradient], ([dy]) => {
+    if (!dy) return []
+    const dx = empty(logits.shape, { dtype: logits.dtype })
+    const factor = dy.dtype === logits.dtype ? dy : empty([], { dtype: logits.dtype })
+    if (factor !== dy) runOp('cast', [factor], [dy])
+    runOp('binary', [dx], [gradient, factor], [2])
+    return [dx]
+  })
+  gradient.dispose()
+  return loss
+}

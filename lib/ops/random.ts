@@ -1,0 +1,55 @@
+// Dropout and random fills: pure functions of (seed, site, element index), the same on every layout.
+
+import { createHash } from 'node:crypto'
+import { recomputeState } from '../autograd/functions.js'
+import { record } from '../autograd/tape.js'
+import { ZeroshardError } from '../binding/errors.js'
+import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { checkFloat, lastDim } from './check.js'
+
+/** What dropout draws from: the engine sets it before each micro-batch. */
+export interface RandomState {
+  seed: number
+  /** Of the run: differs for each micro-batch. */
+  step: number
+  /** Index of this rank's first sample within the global batch. */
+  firstSample: number
+  /** Counts draws without a site of their own. */
+  draws: number
+}
+
+export const randomState: RandomState = { seed: 0, step: 0, firstSample: 0, draws: 0 }
+recomputeState.save = () => randomState.draws
+recomputeState.restore = (draws) => { randomState.draws = draws as number }
+
+/** A 53-bit number for a name: where a stream of random numbers begins. */
+export function siteOf(...parts: readonly (string | number)[]): number {
+  const digest = createHash('sha256').update(parts.join('\0')).digest()
+  return Number(digest.readBigUInt64LE(0) >> 11n)
+}
+
+/** Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …). */
+export function dropout(x: Tensor, p: number, site?: string): Tensor {
+  checkFloat('dropout', x)
+  if (!(p >= 0 && p < 1)) throw new ZeroshardError('ARGUMENT', `[dropout] p ${p} must be in [0, 1)`)
+  if (p === 0) return x
+  const cols = lastDim('dropout', x)
+  const rows = x.count / Math.max(cols, 1)
+  const { seed, step, firstSample } = randomState
+  const place = siteOf('dropout', step, site ?? `draw ${randomState.draws++}`)
+  const rowOffset = firstSample * (rows / Math.max(x.shape[0] as number, 1))
+  const scalars = [p, seed, place, rows, cols, cols, rowOffset, 0]
+  const draw = (source: Tensor): Tensor => {
+    const y = empty(source.shape, { dtype: source.dtype })
+    runOp('dropout', [y], [source], scalars)
+    return y
+  }
+  const y = draw(x)
+  record('dropout', [y], [x], [], ([dy]) => [dy && draw(dy)])
+  return y
+}
+
+/** Fills with a + b·N(0, 1), or uniformly in [a, b). `offset`: index of the first element in the whole tensor. */
+export function randomFill(x: Tensor, kind: 'uniform' | 'normal', a: number, b: number, seed: number, site: number, offset = 0): void {
+  runOp('random_fill', [x], [], [kind === 'normal' ? 1 : 0, a, b, seed, site, offset])
+}
