@@ -1,0 +1,5 @@
+// Modules, parameters, layers.
+
+export * from './layers.js'
+export { Module } from './module.js'
+export { constant, type Init, normal, Parameter, uniform } from './parameter.js'

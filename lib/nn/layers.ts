@@ -1,0 +1,111 @@
+// The layers that models are made of. Shapes: (B, T, C) unless said otherwise.
+
+import * as ops from '../ops/index.js'
+import type { Tensor } from '../tensor/tensor.js'
+import { Module } from './module.js'
+import { constant, type Init, normal, Parameter, uniform } from './parameter.js'
+
+export interface LinearConfig {
+  bias?: boolean
+  init?: Init
+  activation?: 'gelu' | 'geluTanh'
+}
+
+/** x (…, in) → (…, out); weight (out, in). */
+export class Linear extends Module {
+  readonly weight: Parameter
+  readonly bias: Parameter | undefined
+  readonly #activation: 'gelu' | 'geluTanh' | undefined
+
+  constructor(inFeatures: number, outFeatures: number, config: LinearConfig = {}) {
+    super()
+    const init = config.init ?? uniform(1 / Math.sqrt(inFeatures))
+    this.weight = new Parameter([outFeatures, inFeatures], init)
+    this.bias = config.bias === false ? undefined : new Parameter([outFeatures], config.init ? constant(0) : init)
+    this.#activation = config.activation
+  }
+
+  forward(x: Tensor): Tensor {
+    return ops.linear(x, this.weight.tensor, this.bias?.tensor, { activation: this.#activation })
+  }
+}
+
+/** GPT-2's linear: weight (in, out), as Hugging Face stores it. */
+export class Conv1D extends Module {
+  readonly weight: Parameter
+  readonly bias: Parameter
+  readonly #activation: 'gelu' | 'geluTanh' | undefined
+
+  constructor(inFeatures: number, outFeatures: number, init: Init, activation?: 'gelu' | 'geluTanh') {
+    super()
+    this.weight = new Parameter([inFeatures, outFeatures], init)
+    this.bias = new Parameter([outFeatures], constant(0))
+    this.#activation = activation
+  }
+
+  forward(x: Tensor): Tensor {
+    return ops.linear(x, this.weight.tensor, this.bias.tensor, { inFirst: true, activation: this.#activation })
+  }
+}
+
+/** ids i32 (…) → (…, C); weight (V, C). */
+export class Embedding extends Module {
+  readonly weight: Parameter
+  constructor(numEmbeddings: number, dimension: number, init: Init = normal(1)) {
+    super()
+    this.weight = new Parameter([numEmbeddings, dimension], init)
+  }
+
+  forward(ids: Tensor): Tensor { return ops.embedding(this.weight.tensor, ids) }
+}
+
+export class LayerNorm extends Module {
+  readonly weight: Parameter
+  readonly bias: Parameter
+  constructor(dimension: number, readonly eps = 1e-5) {
+    super()
+    this.weight = new Parameter([dimension], constant(1))
+    this.bias = new Parameter([dimension], constant(0))
+  }
+
+  forward(x: Tensor): Tensor { return ops.layerNorm(x, this.weight.tensor, this.bias.tensor, this.eps) }
+
+  /** Norm of x + residual, and that sum. */
+  forwardAdd(x: Tensor, residual: Tensor): { y: Tensor; sum: Tensor } {
+    return ops.addLayerNorm(x, residual, this.weight.tensor, this.bias.tensor, this.eps)
+  }
+}
+
+export class RMSNorm extends Module {
+  readonly weight: Parameter
+  constructor(dimension: number, readonly eps = 1e-6) {
+    super()
+    this.weight = new Parameter([dimension], constant(1))
+  }
+
+  forward(x: Tensor): Tensor { return ops.rmsNorm(x, this.weight.tensor, this.eps) }
+  forwardAdd(x: Tensor, residual: Tensor): { y: Tensor; sum: Tensor } {
+    return ops.addRmsNorm(x, residual, this.weight.tensor, this.eps)
+  }
+}
+
+/** Zeroes with probability p in training; what is drawn depends on (seed, step, sample, module path) alone. */
+export class Dropout extends Module {
+  constructor(readonly p: number) { super() }
+  forward(x: Tensor): Tensor {
+    return this.training && this.p > 0 ? ops.dropout(x, this.p, this.path) : x
+  }
+}
+
+/** Modules one after the other. */
+export class Sequential extends Module {
+  readonly layers: Module[]
+  constructor(...layers: Module[]) {
+    super()
+    this.layers = layers
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.layers.reduce((value, layer) => (layer as Module & { forward(x: Tensor): Tensor }).forward(value), x)
+  }
+}

@@ -1,0 +1,189 @@
+// GPT-2, with Hugging Face's names and config keys (transformers GPT2LMHeadModel). A plain model: it knows
+// nothing of parallelism.
+
+import { checkpoint } from '../../autograd/functions.js'
+import { cachedAttention } from '../../ops/attention.js'
+import * as ops from '../../ops/index.js'
+import { type Tensor, tensor } from '../../tensor/tensor.js'
+import { Conv1D, Dropout, Embedding, LayerNorm, Linear } from '../layers.js'
+import { Module } from '../module.js'
+import { normal } from '../parameter.js'
+import { append, layerOf, makeCache } from './cache.js'
+import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
+
+export interface Gpt2Config {
+  [key: string]: unknown
+  model_type: 'gpt2'
+  vocab_size: number
+  n_positions: number
+  n_embd: number
+  n_layer: number
+  n_head: number
+  n_inner: number | null
+  activation_function: string
+  resid_pdrop: number
+  embd_pdrop: number
+  attn_pdrop: number
+  layer_norm_epsilon: number
+  initializer_range: number
+  tie_word_embeddings: boolean
+  scale_attn_weights: boolean
+}
+
+export const gpt2Defaults: Gpt2Config = {
+  model_type: 'gpt2', vocab_size: 50257, n_positions: 1024, n_embd: 768, n_layer: 12, n_head: 12, n_inner: null,
+  activation_function: 'gelu_new', resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1, layer_norm_epsilon: 1e-5,
+  initializer_range: 0.02, tie_word_embeddings: true, scale_attn_weights: true,
+}
+
+const fused = { gelu_new: 'geluTanh', gelu_pytorch_tanh: 'geluTanh', gelu: 'gelu' } as const
+
+class Attention extends Module {
+  readonly c_attn: Conv1D
+  readonly c_proj: Conv1D
+  readonly resid_dropout: Dropout
+  readonly #heads: number
+  readonly #scale: number | undefined
+
+  constructor(c: Gpt2Config) {
+    super()
+    this.c_attn = new Conv1D(c.n_embd, 3 * c.n_embd, normal(c.initializer_range))
+    this.c_proj = new Conv1D(c.n_embd, c.n_embd, normal(c.initializer_range / Math.sqrt(2 * c.n_layer)))
+    this.resid_dropout = new Dropout(c.resid_pdrop)
+    this.#heads = c.n_head
+    this.#scale = c.scale_attn_weights ? undefined : 1
+  }
+
+  forward(x: Tensor): Tensor {
+    const o = ops.packedAttention(this.c_attn.forward(x), { numHeads: this.#heads, scale: this.#scale })
+    return this.resid_dropout.forward(this.c_proj.forward(o))
+  }
+
+  cached(x: Tensor, cache: LayerCache, length: number): Tensor {
+    const qkv = this.c_attn.forward(x)
+    const [, tokens, c] = x.shape as [number, number, number]
+    append(cache.k, length, qkv, tokens, c, 3 * c)
+    append(cache.v, length, qkv, tokens, 2 * c, 3 * c)
+    const q = { tensor: qkv, offset: 0, row: 3 * c, batch: tokens * 3 * c }
+    const o = cachedAttention(q, { ...cache, length: length + tokens },
+      { numHeads: this.#heads, tokens, headSize: c / this.#heads, scale: this.#scale })
+    return this.c_proj.forward(o)
+  }
+}
+
+class Mlp extends Module {
+  readonly c_fc: Conv1D
+  readonly c_proj: Conv1D
+  readonly dropout: Dropout
+  readonly #activation: 'relu' | 'silu' | undefined
+
+  constructor(c: Gpt2Config) {
+    super()
+    const inner = c.n_inner ?? 4 * c.n_embd
+    const activation = fused[c.activation_function as keyof typeof fused]
+    this.c_fc = new Conv1D(c.n_embd, inner, normal(c.initializer_range), activation)
+    this.c_proj = new Conv1D(inner, c.n_embd, normal(c.initializer_range / Math.sqrt(2 * c.n_layer)))
+    this.dropout = new Dropout(c.resid_pdrop)
+    this.#activation = activation ? undefined : (c.activation_function as 'relu' | 'silu')
+  }
+
+  forward(x: Tensor): Tensor {
+    const h = this.c_fc.forward(x)
+    return this.dropout.forward(this.c_proj.forward(this.#activation ? ops[this.#activation](h) : h))
+  }
+}
+
+class Block extends Module {
+  readonly ln_1: LayerNorm
+  readonly attn: Attention
+  readonly ln_2: LayerNorm
+  readonly mlp: Mlp
+
+  constructor(c: Gpt2Config) {
+    super()
+    this.ln_1 = new LayerNorm(c.n_embd, c.layer_norm_epsilon)
+    this.attn = new Attention(c)
+    this.ln_2 = new LayerNorm(c.n_embd, c.layer_norm_epsilon)
+    this.mlp = new Mlp(c)
+  }
+
+  forward(x: Tensor): Tensor {
+    const { y, sum } = this.ln_2.forwardAdd(this.attn.forward(this.ln_1.forward(x)), x)
+    return ops.add(sum, this.mlp.forward(y))
+  }
+
+  cached(x: Tensor, cache: LayerCache, length: number): Tensor {
+    const { y, sum } = this.ln_2.forwardAdd(this.attn.cached(this.ln_1.forward(x), cache, length), x)
+    return ops.add(sum, this.mlp.forward(y))
+  }
+}
+
+class Transformer extends Module {
+  readonly wte: Embedding
+  readonly wpe: Embedding
+  readonly drop: Dropout
+  readonly h: Block[]
+  readonly ln_f: LayerNorm
+
+  constructor(c: Gpt2Config) {
+    super()
+    this.wte = new Embedding(c.vocab_size, c.n_embd, normal(c.initializer_range))
+    this.wpe = new Embedding(c.n_positions, c.n_embd, normal(c.initializer_range))
+    this.drop = new Dropout(c.embd_pdrop)
+    this.h = Array.from({ length: c.n_layer }, () => new Block(c))
+    this.ln_f = new LayerNorm(c.n_embd, c.layer_norm_epsilon)
+  }
+
+  embed(ids: Tensor, position: number): Tensor {
+    const tokens = ids.shape[1] as number
+    const positions = tensor(Int32Array.from({ length: tokens }, (_, index) => position + index), [tokens])
+    return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
+  }
+
+  forward(ids: Tensor, recompute: (block: number) => boolean): Tensor {
+    let x = this.embed(ids, 0)
+    this.h.forEach((block, index) => {
+      x = recompute(index) ? checkpoint((input) => block.forward(input), x) : block.forward(x)
+    })
+    return this.ln_f.forward(x)
+  }
+}
+
+export class Gpt2 extends LanguageModel {
+  readonly config: Gpt2Config
+  readonly vocabSize: number
+  readonly maxPositions: number
+  readonly transformer: Transformer
+  readonly lm_head: Linear
+  override readonly tiedNames: readonly string[]
+
+  constructor(config: Partial<Gpt2Config>) {
+    super()
+    const c = { ...gpt2Defaults, ...config }
+    this.config = c
+    this.vocabSize = c.vocab_size
+    this.maxPositions = c.n_positions
+    this.transformer = new Transformer(c)
+    this.lm_head = new Linear(c.n_embd, c.vocab_size, { bias: false, init: normal(c.initializer_range) })
+    if (c.tie_word_embeddings) Object.assign(this.lm_head, { weight: this.transformer.wte.weight })
+    this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
+  }
+
+  forward(ids: Tensor, targets: Tensor): Tensor {
+    const x = this.transformer.forward(ids, this.recompute)
+    return ops.linearCrossEntropy(x, this.lm_head.weight.tensor, targets)
+  }
+
+  newCache(capacity: number): KeyValueCache {
+    return makeCache(this.config.n_layer, capacity, this.config.n_embd, this.lm_head.weight.tensor.dtype)
+  }
+
+  nextLogits(ids: Tensor, cache: KeyValueCache): Tensor {
+    const tokens = ids.shape[1] as number
+    let x = this.transformer.embed(ids, cache.length)
+    this.transformer.h.forEach((block, index) => { x = block.cached(x, layerOf(cache, index), cache.length) })
+    cache.length += tokens
+    const last = ops.slice(this.transformer.ln_f.forward(x), 1, tokens - 1, tokens)
+    return ops.linear(ops.reshape(last, [1, this.config.n_embd]), this.lm_head.weight.tensor)
+  }
+}

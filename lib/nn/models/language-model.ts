@@ -1,0 +1,25 @@
+// What a language model offers to the engine, to sampling and to export.
+
+import type { Tensor } from '../../tensor/tensor.js'
+import { Module } from '../module.js'
+
+/** One layer's keys and values of the tokens so far, (B, capacity, heads·D) each. */
+export interface LayerCache { k: Tensor; v: Tensor }
+export interface KeyValueCache { layers: LayerCache[]; length: number; capacity: number }
+
+export abstract class LanguageModel extends Module {
+  /** Hugging Face's config.json of this model. */
+  abstract readonly config: Record<string, unknown>
+  abstract readonly vocabSize: number
+  abstract readonly maxPositions: number
+  /** Set by activation_checkpointing: blocks whose activations are computed again in backward. */
+  recompute: (block: number) => boolean = () => false
+
+  /** Mean cross entropy of ids i32 (B, T) against targets i32 (B, T). */
+  abstract forward(ids: Tensor, targets: Tensor): Tensor
+  /** Logits of the last of the given tokens (1, V); appends them to the cache. */
+  abstract nextLogits(ids: Tensor, cache: KeyValueCache): Tensor
+  abstract newCache(capacity: number): KeyValueCache
+  /** Parameter names under which Hugging Face stores tied copies. */
+  readonly tiedNames: readonly string[] = []
+}

@@ -1,0 +1,123 @@
+// Modules: plain objects with parameters and submodules as fields. Calling forward() is a scope: what it
+// makes and neither returns nor saves for backward is freed when it returns.
+
+import { ZeroshardError } from '../binding/errors.js'
+import { tidy, unscoped } from '../tensor/scope.js'
+import { type DType, empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { Parameter } from './parameter.js'
+
+export abstract class Module {
+  training = true
+  /** Path in the model; the root's is empty. Set by `nameTree`. */
+  path = ''
+
+  constructor() {
+    const { forward } = this
+    Object.defineProperty(this, 'forward', {
+      value: (...args: never[]) => tidy(() => forward.apply(this, args)),
+      enumerable: false,
+      writable: true,
+    })
+  }
+
+  abstract forward(...args: never[]): unknown
+
+  /** Direct submodules by field name; arrays give name.0, name.1, … */
+  children(): [string, Module][] {
+    return fieldsOf(this, (value): value is Module => value instanceof Module)
+  }
+
+  /** All parameters by path, each once: a shared one has the name of its first place. */
+  namedParameters(): Map<string, Parameter> {
+    const found = new Map<string, Parameter>()
+    const seen = new Set<Parameter>()
+    this.visit((module) => {
+      for (const [field, parameter] of fieldsOf(module, (value): value is Parameter => value instanceof Parameter)) {
+        if (seen.has(parameter)) continue
+        seen.add(parameter)
+        parameter.name = module.path ? `${module.path}.${field}` : field
+        found.set(parameter.name, parameter)
+      }
+    })
+    return found
+  }
+
+  parameters(): Parameter[] { return [...this.namedParameters().values()] }
+
+  /** Calls `fn` on this module and all below, parents first, after setting their paths. */
+  visit(fn: (module: Module) => void, path = ''): void {
+    this.path = path
+    fn(this)
+    for (const [field, child] of this.children()) child.visit(fn, path ? `${path}.${field}` : field)
+  }
+
+  /** Training mode (dropout on), or not. */
+  train(mode = true): this {
+    this.visit((module) => { module.training = mode }, this.path)
+    return this
+  }
+
+  eval(): this { return this.train(false) }
+
+  /** Gives every parameter its own memory and initial values; for use without an engine. */
+  materialize(options: { seed?: number; dtype?: DType } = {}): this {
+    const { seed = 0, dtype = 'f32' } = options
+    unscoped(() => {
+      for (const parameter of this.namedParameters().values()) {
+        if (parameter.materialized) continue
+        const wide = empty(parameter.shape, { category: 'parameters' })
+        parameter.fill(wide, seed)
+        parameter.attach(dtype === 'f32' ? wide : narrowed(wide, dtype))
+      }
+    })
+    return this
+  }
+
+  /** Frees what materialize() made, gradients included. */
+  dispose(): void {
+    for (const parameter of this.parameters()) {
+      if (!parameter.materialized) continue
+      parameter.tensor.grad?.dispose()
+      parameter.tensor.dispose()
+      parameter.detach()
+    }
+  }
+
+  /** Names and tensors of all parameters; the tensors stay the model's. */
+  stateDict(): Map<string, Tensor> {
+    return new Map([...this.namedParameters()].map(([name, parameter]) => [name, parameter.tensor]))
+  }
+
+  /** Copies values by name into materialised parameters. `strict`: every name on both sides must match. */
+  loadStateDict(state: ReadonlyMap<string, Tensor>, strict = true): void {
+    const own = this.stateDict()
+    const missing = [...own.keys()].filter((name) => !state.has(name))
+    const unexpected = [...state.keys()].filter((name) => !own.has(name))
+    if (strict && (missing.length || unexpected.length)) {
+      throw new ZeroshardError('CHECKPOINT', `[loadStateDict] missing: ${missing.join(', ') || 'none'}; unexpected: ${unexpected.join(', ') || 'none'}; load with strict = false to ignore them`)
+    }
+    for (const [name, target] of own) {
+      const source = state.get(name)
+      if (!source) continue
+      if (source.shape.join() !== target.shape.join()) {
+        throw new ZeroshardError('SHAPE', `[loadStateDict] ${name}: model ${target.describe()}, given ${source.describe()}`)
+      }
+      runOp('cast', [target], [source])
+    }
+  }
+}
+
+function narrowed(wide: Tensor, dtype: DType): Tensor {
+  const narrow = empty(wide.shape, { dtype, category: 'parameters' })
+  runOp('cast', [narrow], [wide])
+  wide.dispose()
+  return narrow
+}
+
+function fieldsOf<T>(module: Module, is: (value: unknown) => value is T): [string, T][] {
+  return Object.entries(module).flatMap(([name, value]): [string, T][] => {
+    if (is(value)) return [[name, value]]
+    if (!Array.isArray(value)) return []
+    return value.flatMap((item, index): [string, T][] => (is(item) ? [[`${name}.${index}`, item]] : []))
+  })
+}
