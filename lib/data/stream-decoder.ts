@@ -22,7 +22,7 @@ export function byteStreamDecoder(bytes: (id: number) => Uint8Array): StreamDeco
 // A UTF-8 character is at most four byte tokens; longer waits mean that the bytes are no UTF-8.
 const longestWait = 4
 
-/** For vocabularies that only decode lists: decodes a short window twice and gives the difference. */
+/** For vocabularies that only decode lists: decodes a short window twice, gives the difference. */
 export function textStreamDecoder(decode: (ids: number[]) => string): StreamDecoder {
   let context: number[] = []
   let waiting: number[] = []

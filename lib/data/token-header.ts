@@ -1,5 +1,6 @@
-// The 256 bytes in front of a token file: what is in it and how long it is, with a checksum of their
-// own. A header is checked whole before any number from it is used, because files come from anywhere.
+// The 256 bytes in front of a token file: what is in it and how long it is, with a checksum of
+// their own. A header is checked whole before any number from it is used, because files come from
+// anywhere.
 
 import { createHash } from 'node:crypto'
 import { ZeroshardError } from '../binding/errors.js'
