@@ -143,9 +143,9 @@ export class Tensor {
   }
 
   /** The values, when the work that makes them is done. */
-  async data(): Promise<NumericArray> {
+  async data(stream = COMPUTE): Promise<NumericArray> {
     const target = new arrayOf[this.dtype](this.count)
-    await binding().native.read(this.handle, target, COMPUTE)
+    await binding().native.read(this.handle, target, stream)
     return target
   }
 

@@ -1,0 +1,91 @@
+// Saving: every rank writes its own slices of weights and optimizer state, one buffer at a time; rank 0
+// makes the manifest of all and commits.
+
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { unscoped } from '../tensor/scope.js'
+import { bytesPerElement, COMMUNICATION, type Tensor } from '../tensor/tensor.js'
+import type { ProcessGroup } from '../parallel/group.js'
+import { piecesIn } from '../parallel/zero/layout.js'
+import type { Zero } from '../parallel/zero/zero.js'
+import { beginSave, commitSave } from './folder.js'
+import type { FileEntry, Kind, Manifest, SliceEntry } from './manifest.js'
+import { type TensorPlan, writeSafetensors } from './safetensors.js'
+
+export interface SaveRequest {
+  /** The folder of checkpoints. */
+  folder: string
+  zero: Zero
+  group: ProcessGroup
+  head: Omit<Manifest, 'format' | 'version' | 'files' | 'slices' | 'parameters'>
+  /** Newest checkpoints to keep; 0: all. */
+  retain: number
+}
+
+interface PlannedSlice extends TensorPlan { source: Tensor; offset: number; count: number; slice: Omit<SliceEntry, 'file'> }
+
+/** This rank's slices: its shard of every unit, at every stage. */
+function planSlices(zero: Zero, rank: number): PlannedSlice[] {
+  return zero.units.flatMap((unit) => {
+    const { shardSize } = unit.layout
+    return piecesIn(unit.layout, rank * shardSize, (rank + 1) * shardSize).flatMap(({ slot, start, count, offset }) => {
+      const states: [Kind, Tensor | undefined][] = [['weight', unit.master], ['exp_avg', unit.m], ['exp_avg_sq', unit.v]]
+      return states.flatMap(([kind, source]) => {
+        if (!source) return []
+        const { name, shape } = slot.parameter
+        const key = kind === 'weight' ? name : `${name}.${kind}`
+        return [{
+          key, dtype: source.dtype, shape: count === slot.count ? shape : [count], source, offset: offset - unit.start, count,
+          slice: { parameter: name, kind, key, start, count },
+        }]
+      })
+    })
+  })
+}
+
+/** Collective: all ranks call it. Resolves, on every rank, when the checkpoint is durable. */
+export async function saveCheckpoint(request: SaveRequest): Promise<string> {
+  const { folder, zero, group, head } = request
+  const { step } = head.state
+  const temporary = join(folder, `tmp-step-${String(step).padStart(8, '0')}`)
+  if (group.rank === 0) await beginSave(folder, step)
+  await group.barrier()
+  const plans = planSlices(zero, group.rank)
+  const name = `rank-${String(group.rank).padStart(5, '0')}-of-${String(group.size).padStart(5, '0')}.safetensors`
+  const written = await writeSafetensors(join(temporary, name), plans, (_, index) => bytesOf(plans[index] as PlannedSlice))
+  const part = { file: { name, ...written }, slices: plans.map(({ slice }) => ({ ...slice, file: name })) }
+  await writeFile(join(temporary, `part-${group.rank}.json`), JSON.stringify(part))
+  await group.barrier()
+  if (group.rank === 0) {
+    const manifest = await assemble(temporary, request)
+    await writeFile(join(temporary, 'manifest.json'), JSON.stringify(manifest), { flush: true } as object)
+    await commitSave(folder, temporary, step, request.retain)
+  }
+  await group.barrier()
+  return join(folder, `step-${String(step).padStart(8, '0')}`)
+}
+
+async function bytesOf({ source, offset, count }: PlannedSlice): Promise<Uint8Array> {
+  const view = unscoped(() => source.view([count], offset))
+  try {
+    const values = await view.data(COMMUNICATION)
+    return new Uint8Array(values.buffer, values.byteOffset, count * bytesPerElement[source.dtype])
+  } finally {
+    view.dispose()
+  }
+}
+
+async function assemble(temporary: string, { zero, group, head }: SaveRequest): Promise<Manifest> {
+  const files: FileEntry[] = []
+  const slices: SliceEntry[] = []
+  for (let rank = 0; rank < group.size; rank++) {
+    const path = join(temporary, `part-${rank}.json`)
+    const part = JSON.parse(await readFile(path, 'utf8')) as { file: FileEntry; slices: SliceEntry[] }
+    files.push(part.file)
+    slices.push(...part.slices)
+    await rm(path)
+  }
+  const parameters = Object.fromEntries(zero.units.flatMap((unit) =>
+    unit.layout.slots.map(({ parameter }) => [parameter.name, { shape: [...parameter.shape], dtype: unit.options.dtype }])))
+  return { format: 'zeroshard-checkpoint', version: 1, ...head, parameters, files, slices }
+}
