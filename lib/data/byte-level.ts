@@ -58,7 +58,7 @@ export function byteTokenizerJson(): string {
   return tokenizerJson({ vocab, merges: [], splitWords: false })
 }
 
-/** GPT-2's tokenizer from its tokens' bytes in rank order; `<|endoftext|>` follows the last rank. */
+/** GPT-2's tokenizer from its tokens' bytes in rank order; `<|endoftext|>` comes last. */
 export function gpt2TokenizerJson(ranks: readonly Uint8Array[]): string {
   const characters = byteCharacters()
   const tokens = ranks.map((bytes) => Array.from(bytes, (b) => characters[b]).join(''))

@@ -1,6 +1,7 @@
 // A token file: a 256-byte header and then the ids as little-endian u16 or u32. It is written
-// beside its name and renamed when whole, so it exists complete or not at all. Reads are positional and of
-// the window alone: the system's page cache does what a memory map would, and damage is an error.
+// beside its name and renamed when whole, so it exists complete or not at all. Reads are positional
+// and of the window alone: the system's page cache does what a memory map would, and damage is an
+// error.
 
 import { createHash, type Hash, randomBytes } from 'node:crypto'
 import * as fs from 'node:fs'

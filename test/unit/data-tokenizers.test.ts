@@ -20,10 +20,11 @@ async function reloaded(tokenizer: Tokenizer): Promise<Tokenizer> {
 
 function streamed(tokenizer: Tokenizer, ids: Iterable<number>): string {
   const decoder = tokenizer.streamDecoder()
+  const replacementIsText = tokenizer.decode(ids).includes('\ufffd')
   let text = ''
   for (const id of ids) {
     const part = decoder.push(id)
-    if (part.includes('\ufffd')) throw new Error(`cut character in ${JSON.stringify(part)}`)
+    if (part.includes('\ufffd') && !replacementIsText) throw new Error(`cut character in ${part}`)
     text += part
   }
   return text + decoder.end()
@@ -68,6 +69,8 @@ t.test('the gpt2 tokenizer gives the ids of the original', async (t) => {
 t.test('any text survives encode and decode, at once and streamed', async (t) => {
   for (const spec of ['byte', 'gpt2']) {
     const tokenizer = await loadTokenizer(spec)
+    const replacement = 'a\ufffd\ufeffb'
+    t.equal(streamed(tokenizer, tokenizer.encode(replacement)), replacement)
     fc.assert(
       fc.property(fc.string({ unit: 'grapheme', maxLength: 60 }), (text) => {
         const ids = tokenizer.encode(text)
