@@ -30,7 +30,7 @@ ZS_VECTOR(16);
 #undef ZS_VECTOR
 template <int W> using vfloat = typename vector_of<W>::F;
 
-template <int W> ZS_INLINE vfloat<W> splat(float x) { return vfloat<W>{} + x; }
+template <int W> ZS_INLINE vfloat<W> splat(float x) { return x - vfloat<W>{}; }
 
 // Loads and stores take any alignment and convert: the value in a register is always f32.
 template <int W> ZS_INLINE vfloat<W> load(const float *p) {
