@@ -1,0 +1,182 @@
+// One rank of `zeroshard train`: data, model, engine, the loop with evaluation, saving and interruption.
+
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { ZeroshardError } from '../binding/errors.js'
+import { outputOf, resolveCheckpoint } from '../checkpoint/folder.js'
+import type { Config } from '../config/index.js'
+import { checkVocabulary, type Dataset, loadTokenizer, openDataset, prepareDataset, Sampler, type Tokenizer, ValidationSampler } from '../data/index.js'
+import type { Engine, StepResult } from '../engine/engine.js'
+import { makeEngine, type World } from '../engine/initialize.js'
+import { MetricsFile } from '../monitor/metrics.js'
+import { createModel } from '../nn/models/index.js'
+import { type Tensor, tensor } from '../tensor/tensor.js'
+import { Progress } from './progress.js'
+import { printSample } from './sample.js'
+
+export interface TrainOptions {
+  config: Config
+  output: string
+  metrics?: string
+  resume?: string
+  quiet: boolean
+  version: string
+}
+
+export type Outcome = 'done' | 'interrupted'
+
+interface Run {
+  engine: Engine<[Tensor, Tensor]>
+  data: Dataset
+  tokenizer: Tokenizer
+  options: TrainOptions
+  progress: Progress
+  metrics: MetricsFile | undefined
+  /** Set by the first SIGINT or SIGTERM. */
+  stop: { wanted: boolean }
+}
+
+/** Trains to the configured number of steps. Collective. */
+export async function trainRank(world: World, options: TrainOptions): Promise<Outcome> {
+  const run = await prepare(world, options)
+  const onSignal = (): void => {
+    if (run.stop.wanted) process.exit(130)
+    run.stop.wanted = true
+    run.progress.say('interrupted: finishing the step and saving (a second signal ends at once)')
+  }
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  try {
+    return await loop(run)
+  } finally {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    run.metrics?.close()
+    run.data.close()
+    await run.engine.close()
+  }
+}
+
+async function prepare(world: World, options: TrainOptions): Promise<Run> {
+  const { config, output } = options
+  const { rank } = world.group
+  const tokenizer = await loadTokenizer(config.data.tokenizer)
+  const sources = {
+    files: config.data.train, tokenizer, textKey: config.data.text_key, sequenceLength: config.data.sequence_length,
+    cacheDirectory: join(output, 'data'),
+    ...(config.data.validation?.length ? { validationFiles: config.data.validation } : {}),
+    ...(config.data.validation_fraction ? { validationFraction: config.data.validation_fraction } : {}),
+  }
+  if (rank === 0) {
+    mkdirSync(output, { recursive: true })
+    await prepareDataset(sources)
+  }
+  await world.group.barrier()
+  const data = await openDataset(sources)
+  const model = createModel(config.model.config)
+  checkVocabulary(data.maxToken, model.vocabSize, tokenizer.name)
+  const engine = makeEngine(model, config, world)
+  const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
+  for (const hint of config.hints) progress.say(`note: ${hint}`)
+  await resume(engine, options, progress)
+  const metricsPath = options.metrics?.includes('{rank}')
+    ? options.metrics.replaceAll('{rank}', String(rank))
+    : rank === 0 ? options.metrics : undefined
+  const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
+  const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
+  metrics?.write({ run: { version: options.version, world: world.group.size, mesh: { data: world.group.size }, device: 'cpu', parameters, config } })
+  progress.say(`${parameters.toLocaleString('en')} parameters, ${world.group.size} rank${world.group.size > 1 ? 's' : ''}, ` +
+    `ZeRO stage ${config.zero_optimization.stage}, ${data.train.numTokens.toLocaleString('en')} training tokens`)
+  return { engine, data, tokenizer, options, progress, metrics, stop: { wanted: false } }
+}
+
+async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<void> {
+  if (!options.resume) return
+  const damaged = (message: string): void => { if (engine.group.rank === 0) process.stderr.write(`${message}\n`) }
+  const found = options.resume === 'auto'
+    ? await engine.resume(options.output, damaged)
+    : (await engine.loadCheckpoint(await resolveCheckpoint(options.resume))).path
+  progress.say(found ? `resumed at step ${engine.globalSteps} from ${found}` : `nothing to resume in ${outputOf(join(options.output, 'checkpoints', 'x'))}; starting new`)
+}
+
+async function loop(run: Run): Promise<Outcome> {
+  const { engine, options, data, progress, metrics } = run
+  const { train, data: dataConfig } = options.config
+  const t = dataConfig.sequence_length
+  const sampler = new Sampler(data.train, { sequenceLength: t, seed: train.seed })
+  const size = engine.parts.microBatchSize
+  const inputs = (batch: { inputs: Int32Array; targets: Int32Array }): [Tensor, Tensor] =>
+    [tensor(batch.inputs, [size, t], { category: 'buffers' }), tensor(batch.targets, [size, t], { category: 'buffers' })]
+  let saved = engine.globalSteps
+  while (engine.globalSteps < train.steps) {
+    const started = performance.now()
+    const result = await engine.trainBatch((first) => inputs(sampler.batch(first, size)))
+    report(run, result, (performance.now() - started) / 1000, engine.batchSize * t)
+    if (due(result.step, train.eval_interval) || (train.eval_interval > 0 && result.step === train.steps)) await evaluate(run, result.step)
+    if (due(result.step, train.save_interval)) {
+      await save(run)
+      saved = result.step
+    }
+    if (await anyStop(run)) break
+  }
+  if (saved !== engine.globalSteps || engine.globalSteps === 0) await save(run)
+  const path = join(options.output, 'checkpoints')
+  if (run.stop.wanted) return 'interrupted'
+  progress.chart()
+  if (engine.group.rank === 0 && !options.quiet) await printSample(run.engine.model, run.tokenizer, process.stdout)
+  progress.say(`checkpoint: ${path} (step ${engine.globalSteps})`)
+  metrics?.write({ done: true, step: engine.globalSteps })
+  return 'done'
+}
+
+const due = (step: number, interval: number): boolean => interval > 0 && step % interval === 0
+
+function report(run: Run, result: StepResult, seconds: number, tokens: number): void {
+  const tokensPerSecond = tokens / seconds
+  run.metrics?.write({ ...result, tokens, seconds, tokensPerSecond })
+  run.progress.row({ step: result.step, loss: result.loss, tokensPerSecond, seconds, bytes: result.memoryPeak.total })
+}
+
+async function save(run: Run): Promise<void> {
+  const { engine, options } = run
+  await engine.saveCheckpoint(options.output, {
+    retain: options.config.train.keep_checkpoints, model: options.config.model.config as Record<string, unknown>,
+    tokenizer: options.config.data.tokenizer,
+  })
+}
+
+async function evaluate(run: Run, step: number): Promise<void> {
+  const { engine, data, options } = run
+  if (!data.validation) return
+  const started = performance.now()
+  const t = options.config.data.sequence_length
+  const [size, ranks, rank] = [engine.parts.microBatchSize, engine.group.size, engine.group.rank]
+  const count = options.config.train.eval_batches
+  const sampler = new ValidationSampler(data.validation, { sequenceLength: t, numSamples: count * size * ranks })
+  function* batches(): Generator<[Tensor, Tensor]> {
+    for (let i = 0; i < count; i++) {
+      const batch = sampler.batch((i * ranks + rank) * size, size)
+      yield [tensor(batch.inputs, [size, t]), tensor(batch.targets, [size, t])]
+    }
+  }
+  const validationLoss = await engine.evalBatch(batches())
+  run.metrics?.write({ step, validationLoss, seconds: (performance.now() - started) / 1000 })
+  run.progress.say(`step ${step}: validation loss ${validationLoss.toFixed(4)}`)
+}
+
+/** True on every rank where any rank was asked to stop. */
+async function anyStop(run: Run): Promise<boolean> {
+  const { group } = run.engine
+  if (group.size === 1) return run.stop.wanted
+  const flag = tensor(Float32Array.of(run.stop.wanted ? 1 : 0), [1], { category: 'buffers' })
+  group.allReduce(flag)
+  const [sum] = (await flag.data()) as Float32Array
+  flag.dispose()
+  if ((sum as number) > 0) run.stop.wanted = true
+  return (sum as number) > 0
+}
+
+/** Fails where the command line has what this version does not do. */
+export function checkDevice(device: string): void {
+  if (device !== 'cpu') {
+    throw new ZeroshardError('DEVICE', `--device ${device}: this build has the cpu backend only; use --device cpu`)
+  }
+}
