@@ -1,0 +1,96 @@
+// Tensors as JavaScript sees them: a handle (slot and generation in one integer) names a shape on a
+// storage; a storage lives as long as its handles. Counts bytes by category exactly, as asked for.
+// Only the thread that queues work may call it.
+#pragma once
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "../backend/backend.h"
+#include "../comm/group.h"
+#include "allocator.h"
+#include "dtype.h"
+#include "error.h"
+
+namespace zs {
+
+struct Storage {
+  Block *block = nullptr;  // nullptr: no bytes
+  Allocator *allocator = nullptr;
+  char *data = nullptr;
+  int64_t bytes = 0;
+  Hazards hazards;
+  int category = 0;
+  int num_handles = 0;
+};
+
+struct Tensor {
+  uint32_t generation = 0;
+  Storage *storage = nullptr;  // nullptr: the slot is free
+  zs_tensor range{};           // what kernels get
+  int64_t bytes() const { return range.count * kDtypeBytes[range.dtype]; }
+};
+
+struct Shape {
+  int ndim = 0;
+  int64_t dims[ZS_MAX_DIMS] = {};
+  int64_t count = 1;
+};
+
+// [ndim, dims…] as a packet has them. Throws.
+Shape read_shape(const double *packet);
+int read_index(double value, int end, const char *what);  // an integer in [0, end); throws
+
+class Memory {
+ public:
+  struct Stats {
+    int64_t live[kNumCategories] = {};
+    int64_t peak[kNumCategories] = {};
+    int64_t reserved = 0;
+    int64_t tensors = 0;
+  };
+
+  // `drain` returns when no stream uses any memory.
+  Memory(const zs_backend &backend, const Progress *progress, std::function<void()> drain);
+  ~Memory();
+
+  // All throw Error. A handle is never 0.
+  int64_t allocate(const Shape &shape, int dtype, int category, bool shared);
+  int64_t view(int64_t handle, int64_t offset, int dtype, const Shape &shape);
+  void free(int64_t handle);
+  Tensor &find(double handle);
+
+  void set_limit(int64_t bytes) { limit_ = bytes; }  // of all live bytes; 0: none
+  // Shared allocations come from this group's arena (nullptr: from normal memory). An arena that was
+  // set before lives on, with its group, until its last storage is freed.
+  void set_arena(std::shared_ptr<ProcessGroup> group);
+  Stats stats() const;
+  void reset_peak();
+
+ private:
+  struct Arena {  // the allocator, which needs the group, goes first
+    std::shared_ptr<ProcessGroup> group;
+    std::unique_ptr<Allocator> allocator;
+  };
+  Block *allocate_block(size_t bytes, bool shared, Allocator **from);
+  [[noreturn]] void out_of_memory(int64_t bytes, int category) const;
+  int64_t new_handle(Storage *storage, const Shape &shape, int dtype, char *data);
+  void release(Storage *storage);
+  void drop_empty_arenas();
+
+  const Progress *progress_;
+  std::function<void()> drain_;
+  std::unique_ptr<Allocator> normal_;
+  std::vector<std::unique_ptr<Arena>> arenas_;
+  Allocator *arena_ = nullptr;
+  std::vector<Tensor> tensors_;
+  std::vector<uint32_t> free_slots_;
+  std::vector<std::unique_ptr<Storage[]>> storage_records_;
+  std::vector<Storage *> free_storages_;
+  int64_t live_[kNumCategories] = {};
+  int64_t peak_[kNumCategories] = {};
+  int64_t live_total_ = 0;
+  int64_t limit_ = 0;
+};
+
+}  // namespace zs

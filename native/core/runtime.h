@@ -1,0 +1,74 @@
+// One environment's native world: tensors, streams, collectives. Queues work, computing the waits
+// between streams from the hazards of the storages. All methods are for one thread (JavaScript's);
+// they throw Error.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "communicator.h"
+#include "memory.h"
+#include "stream.h"
+#include "threadpool.h"
+
+namespace zs {
+
+struct OpInfo {
+  const char *name;
+  int outputs, inputs, scalars;
+};
+inline constexpr int kMaxTensors = 12;
+inline constexpr int kMaxScalars = 20;
+const OpInfo &op_info(int op);
+
+class Runtime {
+ public:
+  explicit Runtime(const zs_backend &backend);
+  ~Runtime();  // aborts collectives, drops what is queued, frees all
+
+  // threads 0: as many as the machine has. Threads and serial only before the first operation.
+  void configure(int threads, bool serial, int64_t memory_limit);
+
+  // The hot calls, on a packet as lib/binding/native.ts has it.
+  int64_t alloc(const double *packet);
+  int64_t view(const double *packet);
+  void free(const double *packet);
+  void run(const double *packet);
+  void collective(const double *packet);
+
+  void write(double handle, const void *source, size_t bytes, int stream);
+  // `done` is called once, on a stream's thread, with the failure or nullptr; not at all if the
+  // runtime ends first. The failure must then be handed to told(), on this thread.
+  using Done = std::function<void(std::shared_ptr<Failure>)>;
+  void read(double handle, void *target, size_t bytes, int stream, Done done);
+  int synchronize(int stream, Done done);  // -1: all; → how often `done` will be called
+  void read_now(double handle, void *target, size_t bytes, int stream);
+  void synchronize_now(int stream);
+  void told(Failure &failure);
+
+  Memory &memory() { return memory_; }
+  void stream_stats(double *busy_seconds, double *ops) const;
+
+  std::string comm_create(int rank, int world_size, const std::string &job_id, double timeout);
+  Communicator &communicator() { return communicator_; }
+  void comm_destroy();
+
+ private:
+  Stream &stream(int index);  // starts it at first use
+  ThreadPool &pool();
+  void drain();
+  void check_bytes(const Tensor &tensor, size_t bytes) const;
+  [[noreturn]] void rethrow(Failure &failure);
+
+  const zs_backend backend_;
+  StreamGroup group_;
+  Communicator communicator_;
+  Memory memory_;
+  int threads_ = 0;
+  bool serial_ = false;
+  std::unique_ptr<ThreadPool> pool_;
+  Stream *streams_[kNumStreams] = {};  // owned; streams hold a pointer to this array
+};
+
+}  // namespace zs

@@ -1,0 +1,272 @@
+#include "stream.h"
+
+#include <chrono>
+#include <cstring>
+#include <new>
+
+#include "spin.h"
+
+namespace zs {
+
+namespace {
+
+constexpr size_t kRing = size_t{8} << 20;  // some 20,000 operations; then the caller waits
+constexpr size_t kAlign = 64;
+constexpr int kSpinMicroseconds = 30;
+
+uint64_t now() {
+  auto since = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(since).count());
+}
+
+const char *status_code(int32_t status) {
+  switch (status) {
+    case ZS_BAD_ARGUMENT: return "ARGUMENT";
+    case ZS_NO_MEMORY: return "OUT_OF_MEMORY";
+    case ZS_UNSUPPORTED: return "UNSUPPORTED";
+    case ZS_DEVICE_ERROR: return "DEVICE";
+    default: return "INTERNAL";
+  }
+}
+
+}  // namespace
+
+// Followed by the tensors and scalars of a kernel.
+struct alignas(kAlign) Stream::Task {
+  size_t bytes;  // to the next task
+  uint64_t sequence;
+  Waits waits;
+  const char *name;  // nullptr: padding at the end of the ring
+  zs_kernel kernel;
+  void *context;
+  Job *job;
+  int32_t num_tensors, num_scalars;
+  zs_tensor *tensors() { return reinterpret_cast<zs_tensor *>(this + 1); }
+  double *scalars() { return reinterpret_cast<double *>(tensors() + num_tensors); }
+};
+
+bool StreamGroup::wait(int stream, uint64_t sequence) {
+  auto done = [&] { return progress.reached(stream, sequence) || stop.load(); };
+  if (!spin_until(done, kSpinMicroseconds)) {
+    waiters.fetch_add(1);
+    std::unique_lock guard(lock);
+    moved.wait(guard, [&] { return progress.completed[stream].load() >= sequence || stop.load(); });
+    waiters.fetch_sub(1);
+  }
+  return progress.reached(stream, sequence);
+}
+
+// Either this sees the waiter, or the waiter, who counts itself first, sees the progress.
+void StreamGroup::complete(int stream, uint64_t sequence) {
+  progress.completed[stream].store(sequence);
+  if (waiters.load() == 0) return;
+  { std::lock_guard guard(lock); }
+  moved.notify_all();
+}
+
+Stream::Stream(int index, StreamGroup *group, Stream *const *peers)
+    : index_(index), group_(group), peers_(peers), ring_(new char[kRing + kAlign]) {
+  thread_ = std::thread([this] { loop(); });
+}
+
+Stream::~Stream() { stop(); }
+
+void Stream::stop() {
+  if (!thread_.joinable()) return;
+  {
+    std::lock_guard guard(lock_);
+    wake_.notify_all();
+  }
+  {
+    std::lock_guard guard(group_->lock);
+    group_->moved.notify_all();
+  }
+  thread_.join();
+}
+
+// A record of this size at the head of the ring; waits while there is no place.
+Stream::Task *Stream::reserve(size_t bytes) {
+  bytes = (bytes + kAlign - 1) / kAlign * kAlign;
+  uintptr_t base = (reinterpret_cast<uintptr_t>(ring_.get()) + kAlign - 1) / kAlign * kAlign;
+  uint64_t head = head_.load(std::memory_order_relaxed);
+  size_t to_end = kRing - head % kRing;
+  size_t padding = to_end < bytes ? to_end : 0;
+  auto room = [&] {
+    return kRing - (head - tail_.load(std::memory_order_acquire)) >= bytes + padding;
+  };
+  if (!room()) {
+    // Sleeps through some tasks at a time, so that the queue is not fed one by one.
+    while (!spin_until(room, kSpinMicroseconds)) {
+      uint64_t completed = group_->progress.completed[index_].load();
+      group_->wait(index_, std::min(last_, completed + 64));
+    }
+  }
+  char *place = reinterpret_cast<char *>(base) + head % kRing;
+  if (padding) {
+    Task *skip = new (place) Task{};
+    skip->bytes = padding;
+    head_.store(head + padding);
+    place = reinterpret_cast<char *>(base);
+  }
+  Task *task = new (place) Task{};
+  task->bytes = bytes;
+  reserved_ = task;
+  return task;
+}
+
+Stream::KernelSlot Stream::kernel_slot(int num_tensors, int num_scalars) {
+  Task *task = reserve(sizeof(Task) + static_cast<size_t>(num_tensors) * sizeof(zs_tensor) +
+                       static_cast<size_t>(num_scalars) * sizeof(double));
+  task->num_tensors = num_tensors;
+  task->num_scalars = num_scalars;
+  return {task->tensors(), task->scalars()};
+}
+
+uint64_t Stream::push_kernel(zs_kernel kernel, const char *name, void *context,
+                             const Waits &waits) {
+  reserved_->kernel = kernel;
+  reserved_->name = name;
+  reserved_->context = context;
+  return push(waits);
+}
+
+uint64_t Stream::push_job(std::unique_ptr<Job> job, const char *name, const Waits &waits) {
+  Task *task = reserve(sizeof(Task));
+  task->job = job.release();
+  task->name = name;
+  return push(waits);
+}
+
+uint64_t Stream::push(const Waits &waits) {
+  Task *task = reserved_;
+  task->sequence = ++last_;
+  for (int s = 0; s < kNumStreams; s++) {
+    uint64_t wanted = waits.sequence[s];
+    if (s == index_ || wanted <= waited_[s]) continue;
+    waited_[s] = wanted;
+    task->waits.sequence[s] = wanted;
+  }
+  // Sequentially consistent, as is the sleeper's mark: one of the two sees the other.
+  head_.store(head_.load(std::memory_order_relaxed) + task->bytes);
+  if (sleeping_.load()) {
+    { std::lock_guard guard(lock_); }
+    wake_.notify_one();
+  }
+  return last_;
+}
+
+// Denormals stay as IEEE has them (no FTZ, no DAZ), here and in the pool: a result must not depend
+// on which thread computed it.
+void Stream::loop() {
+  uintptr_t base = (reinterpret_cast<uintptr_t>(ring_.get()) + kAlign - 1) / kAlign * kAlign;
+  while (next()) {
+    uint64_t tail = tail_.load(std::memory_order_relaxed);
+    Task *task = reinterpret_cast<Task *>(base + tail % kRing);
+    size_t bytes = task->bytes;
+    uint64_t sequence = task->sequence;
+    bool padding = !task->name;
+    if (!padding) execute(task);
+    tail_.store(tail + bytes, std::memory_order_release);
+    if (!padding) group_->complete(index_, sequence);
+  }
+}
+
+// Whether there is a task; false: stopped and nothing left (what is left is dropped, not run).
+bool Stream::next() {
+  auto ready = [this] {
+    return head_.load() != tail_.load(std::memory_order_relaxed) || group_->stop.load();
+  };
+  if (!spin_until(ready, kSpinMicroseconds)) {
+    std::unique_lock guard(lock_);
+    sleeping_.store(true);
+    wake_.wait(guard, ready);
+    sleeping_.store(false);
+  }
+  return head_.load() != tail_.load(std::memory_order_relaxed);
+}
+
+// Even a task that is skipped waits first: those that wait for it rely on what it waited for.
+void Stream::execute(Task *task) {
+  is_poisoned(task->sequence);  // a failure that was told ends here, before a new one is inherited
+  bool stopped = !wait_for_others(task) || group_->stop.load(std::memory_order_relaxed);
+  std::unique_ptr<Job> job(task->job);
+  if (stopped || is_poisoned(task->sequence)) {
+    if (job) job->drop(stopped ? nullptr : failure_);
+    return;
+  }
+  uint64_t start = now();
+  try {
+    if (job) job->run();
+    else run_kernel(task);
+  } catch (const Error &error) {
+    fail(task, error.code.c_str(), error.message.c_str());
+  } catch (const std::bad_alloc &) {
+    fail(task, "OUT_OF_MEMORY", "no memory left for the operation's work space");
+  } catch (const std::exception &error) {
+    fail(task, "INTERNAL", error.what());
+  }
+  if (job && !job->is_work()) return;
+  busy_nanoseconds_.store(busy_nanoseconds_.load(std::memory_order_relaxed) + (now() - start),
+                          std::memory_order_relaxed);
+  num_ops_.store(num_ops_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
+// Names the operation, unless the message already does.
+void Stream::fail(const Task *task, const char *code, const char *message) {
+  auto failure = std::make_shared<Failure>();
+  failure->error.code = code;
+  failure->error.message = message[0] == '[' ? message : text("[%s] %s", task->name, message);
+  set_poison(std::move(failure), task->sequence);
+}
+
+void Stream::run_kernel(Task *task) {
+  zs_call call;
+  call.tensors = task->tensors();
+  call.scalars = task->scalars();
+  call.stream = nullptr;
+  call.context = task->context;
+  call.error[0] = 0;
+  int32_t status = task->kernel(&call);
+  if (status == ZS_OK) return;
+  call.error[sizeof call.error - 1] = 0;
+  throw Error{status_code(status), call.error[0] ? call.error : "the kernel failed"};
+}
+
+// A skipped task's dependents are skipped too, unless they were queued after the user was told.
+bool Stream::wait_for_others(const Task *task) {
+  for (int s = 0; s < kNumStreams; s++) {
+    uint64_t wanted = task->waits.sequence[s];
+    if (wanted == 0) continue;
+    if (!group_->wait(s, wanted)) return false;
+    if (!peers_[s]->ever_failed_.load(std::memory_order_acquire)) continue;
+    std::shared_ptr<Failure> failure = peers_[s]->failure_of(wanted);
+    if (failure && !poisoned_ && task->sequence < failure->run_again[index_].load())
+      set_poison(std::move(failure), task->sequence);
+  }
+  return true;
+}
+
+std::shared_ptr<Failure> Stream::failure_of(uint64_t sequence) {
+  std::lock_guard guard(failure_lock_);
+  return failure_ && sequence >= failed_from_ && sequence < failed_to_ ? failure_ : nullptr;
+}
+
+void Stream::set_poison(std::shared_ptr<Failure> failure, uint64_t sequence) {
+  std::lock_guard guard(failure_lock_);
+  failure_ = std::move(failure);
+  failed_from_ = sequence;
+  failed_to_ = kNever;
+  poisoned_ = true;
+  ever_failed_.store(true, std::memory_order_release);
+}
+
+bool Stream::is_poisoned(uint64_t sequence) {
+  if (!poisoned_) return false;
+  if (sequence < failure_->run_again[index_].load()) return true;
+  std::lock_guard guard(failure_lock_);
+  failed_to_ = sequence;
+  poisoned_ = false;
+  return false;
+}
+
+}  // namespace zs

@@ -1,0 +1,120 @@
+// A stream: a thread and a queue of tasks that it runs in order. A task names, for each other stream,
+// the task that must be done first. Tasks lie one after another in a ring of bytes, so that queueing
+// an operation allocates nothing; a stream that is awake is not notified.
+//
+// A task that fails poisons its stream: later tasks are skipped, and so are tasks of other streams
+// that wait for a skipped one, until the owner has told the user (Failure::told). What was queued up
+// to that moment is lost; what is queued after it runs.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "../backend/backend.h"
+#include "error.h"
+#include "hazard.h"
+
+namespace zs {
+
+inline constexpr uint64_t kNever = UINT64_MAX;
+
+struct Failure {
+  Error error;
+  // Tasks of stream s from run_again[s] on are run: they were queued after the user was told.
+  std::atomic<uint64_t> run_again[kNumStreams] = {kNever, kNever, kNever};
+  bool told = false;  // touched by the owner's thread only
+};
+
+// Work that is not a kernel. Deleted after run() or drop(), on the stream's thread.
+class Job {
+ public:
+  virtual ~Job() = default;
+  virtual void run() = 0;  // may throw Error
+  // The stream is poisoned (with the failure), or is being stopped (nullptr).
+  virtual void drop(const std::shared_ptr<Failure> &) {}
+  virtual bool is_work() const { return true; }  // counted in the stream's statistics
+};
+
+// What streams share: progress, the sleep of those who wait for it, the stop flag.
+struct StreamGroup {
+  Progress progress;
+  std::mutex lock;
+  std::condition_variable moved;
+  std::atomic<int> waiters{0};
+  std::atomic<bool> stop{false};
+  // False when stopped before the task was done.
+  bool wait(int stream, uint64_t sequence);
+  void complete(int stream, uint64_t sequence);
+};
+
+class Stream {
+ public:
+  // `peers`: all streams of the runtime, for the failures of those that a task waits for.
+  Stream(int index, StreamGroup *group, Stream *const *peers);
+  ~Stream();  // after stop(): drops what is queued
+  Stream(const Stream &) = delete;
+  Stream &operator=(const Stream &) = delete;
+
+  uint64_t last() const { return last_; }  // sequence of the newest task; 0: none yet
+  // Where the next kernel's tensors and scalars are to be written; then push_kernel() queues it.
+  struct KernelSlot {
+    zs_tensor *tensors;
+    double *scalars;
+  };
+  KernelSlot kernel_slot(int num_tensors, int num_scalars);
+  uint64_t push_kernel(zs_kernel kernel, const char *name, void *context, const Waits &waits);
+  uint64_t push_job(std::unique_ptr<Job> job, const char *name, const Waits &waits);
+  // After a failure was told: what is queued from now on looks again at what it waits for, as a
+  // skipped task may have hidden another failure.
+  void forget_waits() { std::fill_n(waited_, kNumStreams, 0); }
+  void stop();  // after StreamGroup::stop is set
+  double busy_seconds() const {
+    return 1e-9 * static_cast<double>(busy_nanoseconds_.load(std::memory_order_relaxed));
+  }
+  uint64_t num_ops() const { return num_ops_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Task;
+  Task *reserve(size_t bytes);
+  uint64_t push(const Waits &waits);
+  void loop();
+  bool next();
+  void execute(Task *task);
+  bool wait_for_others(const Task *task);
+  std::shared_ptr<Failure> failure_of(uint64_t sequence);
+  void set_poison(std::shared_ptr<Failure> failure, uint64_t sequence);
+  bool is_poisoned(uint64_t sequence);
+  void run_kernel(Task *task);
+  void fail(const Task *task, const char *code, const char *message);
+
+  const int index_;
+  StreamGroup *const group_;
+  Stream *const *const peers_;
+
+  // Owner's side.
+  uint64_t last_ = 0;
+  uint64_t waited_[kNumStreams] = {};  // what earlier tasks of this stream have waited for already
+  Task *reserved_ = nullptr;
+  std::unique_ptr<char[]> ring_;
+  std::thread thread_;
+
+  // Both. Positions grow without end; modulo the size they are places in the ring.
+  alignas(64) std::atomic<uint64_t> head_{0};
+  alignas(64) std::atomic<uint64_t> tail_{0};
+  std::atomic<bool> sleeping_{false};
+  std::mutex lock_;
+  std::condition_variable wake_;
+  std::atomic<bool> ever_failed_{false};
+  std::mutex failure_lock_;
+  std::shared_ptr<Failure> failure_;  // the newest, which covers the tasks [from, to)
+  uint64_t failed_from_ = 0, failed_to_ = 0;
+
+  // The thread's side.
+  bool poisoned_ = false;
+  std::atomic<uint64_t> busy_nanoseconds_{0};
+  std::atomic<uint64_t> num_ops_{0};
+};
+
+}  // namespace zs
