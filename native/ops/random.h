@@ -1,5 +1,5 @@
 /* Random numbers are a pure function: Philox 4x32-10 with key = seed (64 bits) and counter = (index >> 2 (64 bits),
-X
+ * site); the word is number index & 3 of the block. uniform = ((word >> 8) + 0.5) * 2^-24:
  * exact in f32, never 0 or 1; normal: elements 2j, 2j+1 are the Box-Muller pair of words 2j, 2j+1.
  * dropout: y = x kept ? x/(1-p) : 0, kept where uniform >= p. Element (r,c) of x (rows, cols) has the index
  *   (row_offset + r) * full_cols + col_offset + c, so any cut of a tensor draws what the whole would. Its own backward.

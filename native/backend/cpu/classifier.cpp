@@ -1,9 +1,9 @@
 // classifier: cross entropy with its gradient written over the logits, one row at a time.
-#include <atomic>
 #include <cmath>
 
 #include "../../ops/softmax.h"
 #include "floats.h"
+#include "rows.h"
 
 namespace zs::cpu {
 namespace {
@@ -11,19 +11,13 @@ template <class T> void row(T *x, int64_t v, int64_t stride, int32_t target, boo
                             float &loss, float *lse_out, std::vector<float> &h) {
   h.resize(static_cast<size_t>(v));
   widen(h.data(), x, v);
-  float top = -INFINITY;
-  for (int64_t i = 0; i < v; i++) top = h[i] > top || h[i] != h[i] ? h[i] : top;
-  const float at = ignored ? 0 : h[target];
-  double total = 0;
-  for (int64_t i = 0; i < v; i++) {
-    h[i] = std::exp(h[i] - top);
-    total += h[i];
-  }
-  const float lse = top + static_cast<float>(std::log(total));
+  const RowKernels &kernels = row_kernels();
+  const float top = kernels.maximum(h.data(), v), at = ignored ? 0 : h[target];
+  const float total = kernels.exp_sum(h.data(), v, 1, top), lse = top + std::log(total);
   loss = ignored ? 0 : lse - at;
   if (lse_out) *lse_out = lse;
   if (!gradient) return;
-  const float factor = ignored ? 0 : static_cast<float>(scale / total);
+  const float factor = ignored ? 0 : scale / total;
   for (int64_t i = 0; i < v; i++) h[i] *= factor;
   if (!ignored) h[target] -= scale;
   narrow(x, h.data(), v);

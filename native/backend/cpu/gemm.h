@@ -38,6 +38,9 @@ struct GemmKernels {
 // Indexed by zs_dtype: f32, bf16, f16.
 extern const GemmKernels gemm_portable[3], gemm_avx2[3], gemm_avx512[3], gemm_avx512bf16;
 
+// The table of this machine; without pairs, slots are f32 for every dtype.
+const GemmKernels *gemm_kernels(int dtype, bool pairs = true);
+
 struct GemmProblem {
   int64_t m, n, k;
   const void *a, *b;

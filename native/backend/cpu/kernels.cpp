@@ -4,7 +4,7 @@
 
 namespace zs::cpu {
 
-#define ZS_OP(name, outputs, inputs, scalars) int32_t name(zs_call *call) __attribute__((weak));
+#define ZS_OP(name, outputs, inputs, scalars) int32_t name(zs_call *call);
 #include "../../ops/ops.def"
 #undef ZS_OP
 

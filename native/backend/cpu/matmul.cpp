@@ -4,12 +4,11 @@
 #include "gemm.h"
 
 namespace zs::cpu {
-namespace {
 
-const GemmKernels *kernels_for(int dtype) {
+const GemmKernels *gemm_kernels(int dtype, [[maybe_unused]] bool pairs) {
 #if defined(ZS_X86)
   switch (simd()) {
-    case Simd::avx512bf16: return dtype == ZS_BF16 ? &gemm_avx512bf16 : &gemm_avx512[dtype];
+    case Simd::avx512bf16: return pairs && dtype == ZS_BF16 ? &gemm_avx512bf16 : &gemm_avx512[dtype];
     case Simd::avx512: return &gemm_avx512[dtype];
     case Simd::avx2: return &gemm_avx2[dtype];
     case Simd::scalar: break;
@@ -17,6 +16,8 @@ const GemmKernels *kernels_for(int dtype) {
 #endif
   return &gemm_portable[dtype];
 }
+
+namespace {
 
 int size_of(int dtype) { return dtype == ZS_F32 ? 4 : 2; }
 
@@ -69,7 +70,7 @@ int32_t matmul(zs_call *call) {
   p.finish.y = t[MATMUL_Y].data, p.finish.pre = t[MATMUL_PRE].data;
   p.finish.bias = t[MATMUL_BIAS].data, p.finish.pre_in = t[MATMUL_PRE_IN].data;
   p.finish.alpha = present(call, MATMUL_ALPHA) ? *data<float>(call, MATMUL_ALPHA) : 1.0f;
-  p.kernels = kernels_for(t[MATMUL_A].dtype);
+  p.kernels = gemm_kernels(t[MATMUL_A].dtype);
   const bool shared_b = batch > 1 && t[MATMUL_B].count == p.k * p.n;
   if (!run(call, p, batch, shared_b)) return fail(call, ZS_NO_MEMORY, "matmul: no memory for packing");
   return ZS_OK;

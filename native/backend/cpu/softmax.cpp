@@ -1,15 +1,16 @@
 // softmax and log-softmax over rows, and their backward.
-#include <algorithm>
 #include <cmath>
 
 #include "../../ops/softmax.h"
 #include "floats.h"
+#include "rows.h"
 
 namespace zs::cpu {
 
 int32_t softmax_forward(zs_call *call) {
   const int64_t rows = integer(call, 0), cols = integer(call, 1);
   const bool log = integer(call, 2) != 0;
+  const RowKernels &kernels = row_kernels();
   return by_float(call, dtype_of(call, SOFTMAX_X), [&]<class T>(T) {
     const T *x = data<T>(call, SOFTMAX_X);
     T *y = data<T>(call, SOFTMAX_Y);
@@ -17,15 +18,10 @@ int32_t softmax_forward(zs_call *call) {
       std::vector<float> h(static_cast<size_t>(cols));
       for (int64_t r = begin; r < end; r++) {
         widen(h.data(), x + r * cols, cols);
-        float top = -INFINITY;
-        for (float value : h) top = std::max(top, value);
-        double total = 0;
-        for (float &value : h) {
-          value -= top;
-          total += std::exp(value);
-        }
-        const float shift = static_cast<float>(std::log(total)), factor = static_cast<float>(1 / total);
-        for (float &value : h) value = log ? value - shift : std::exp(value) * factor;
+        const float top = kernels.maximum(h.data(), cols);
+        const float total = kernels.exp_sum(h.data(), cols, 1, top), shift = top + std::log(total), factor = 1 / total;
+        if (log) widen(h.data(), x + r * cols, cols);
+        for (float &value : h) value = log ? value - shift : value * factor;
         narrow(y + r * cols, h.data(), cols);
       }
     });
