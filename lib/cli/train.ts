@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { ZeroshardError } from '../binding/errors.js'
 import { applyOverrides, type Config, parseConfigText, requireForTrain, resolveConfig } from '../config/index.js'
 import { joinWorld, leaveWorld } from '../engine/initialize.js'
-import { exitWithParent, launchLocal, readEnvironment } from '../launch/index.js'
+import { launchLocal, readEnvironment } from '../launch/index.js'
 import { checkDevice, trainRank } from './trainer.js'
 
 export interface TrainFlags {
@@ -26,12 +26,11 @@ export interface TrainFlags {
 export async function train(path: string, flags: TrainFlags, version: string): Promise<number> {
   checkDevice(flags.device)
   const environment = readEnvironment()
-  const started = environment.worldSize > 1 || process.env.ZEROSHARD_CHILD !== undefined
+  const started = environment.worldSize > 1 || environment.launched
   const worldSize = started ? environment.worldSize : (flags.nproc ?? 1)
   if (worldSize < 1) throw new ZeroshardError('ARGUMENT', `--nproc ${worldSize}: at least one rank is needed`)
   const config = await readConfig(path, flags, worldSize)
   if (!started && worldSize > 1) return startRanks(worldSize)
-  if (started) exitWithParent()
   const world = await joinWorld(flags.serial ? { serial: true } : {})
   try {
     const output = flags.output ? resolve(flags.output) : config.train.output
@@ -57,7 +56,7 @@ async function readConfig(path: string, flags: TrainFlags, worldSize: number): P
   if (flags.seed !== undefined) sets.push(`train.seed=${flags.seed}`)
   const raw = applyOverrides(parseConfigText(text, path), sets)
   const config = resolveConfig(raw, { source: path, directory: dirname(resolve(path)), worldSize })
-  requireForTrain(config)
+  requireForTrain(config, path)
   return config
 }
 
@@ -67,7 +66,6 @@ async function startRanks(nproc: number): Promise<number> {
     nproc,
     command: process.execPath,
     args: [...process.execArgv, fileURLToPath(import.meta.url).replace(/train\.(js|ts)$/, 'main.$1'), ...process.argv.slice(2)],
-    env: { ...process.env, ZEROSHARD_CHILD: '1' },
   })
   if (result.message) process.stderr.write(`zeroshard: ${result.message}\n`)
   return result.status

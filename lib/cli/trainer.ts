@@ -71,7 +71,7 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   }
   await world.group.barrier()
   const data = await openDataset(sources)
-  const model = createModel(config.model.config)
+  const model = createModel(config.model.config as Record<string, unknown>)
   checkVocabulary(data.maxToken, model.vocabSize, tokenizer.name)
   const engine = makeEngine(model, config, world)
   const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)

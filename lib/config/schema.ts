@@ -62,7 +62,7 @@ export const hintSection = <K extends Keys>(text: string, keys: K, options: Sect
 export const refusedSection = <K extends Keys>(text: string, keys: K, options: SectionOptions = {}): Section<K, 'refused'> =>
   makeSection('refused', text, keys, options)
 
-export const isSection = (rule: Rule): rule is Section => 'keys' in rule
+export const isSection = (rule: Rule): rule is Section<any> => 'keys' in rule
 
 /** What a walk needs beside the values: where errors point to, and the hints found (text to paths). */
 export interface Reading { source: string; hints: Map<string, string[]> }

@@ -6,7 +6,7 @@ import { availableParallelism } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { binding } from '../binding/native.js'
 import { type Config, parseConfigText, resolveConfig } from '../config/index.js'
-import { type RankEnvironment, readEnvironment, rendezvous, type Rendezvous } from '../launch/index.js'
+import { exitWithParent, type RankEnvironment, readEnvironment, rendezvous, type Rendezvous } from '../launch/index.js'
 import type { Module } from '../nn/module.js'
 import { LanguageModel } from '../nn/models/language-model.js'
 import { makeSchedule } from '../optim/schedules.js'
@@ -22,6 +22,7 @@ export interface World { environment: RankEnvironment; meeting: Rendezvous; grou
 /** Sets up the native runtime and joins the other ranks, as the environment variables say (torchrun's). */
 export async function joinWorld(options: { serial?: boolean } = {}): Promise<World> {
   const environment = readEnvironment()
+  if (environment.launched) exitWithParent()
   const threads = environment.threads ?? Math.max(1, Math.floor(availableParallelism() / environment.localWorldSize))
   binding().native.configure({ threads, serial: options.serial ?? environment.serial })
   const meeting = await rendezvous(environment)
@@ -50,7 +51,7 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   const zero = new Zero(model, {
     stage, group, seed: config.train.seed, dtype: config.bf16.enabled ? 'bf16' : 'f32',
     decayMatricesOnly: params.weight_decay_on === 'matrices',
-    overlap: config.zero_optimization.overlap_comm,
+    overlap: config.zero_optimization.overlap_comm ?? true,
     optimizer: {
       betas: params.betas as [number, number], eps: params.eps, weightDecay: params.weight_decay,
       decoupled: config.optimizer.type === 'AdamW' || params.adam_w_mode, biasCorrection: params.bias_correction,
