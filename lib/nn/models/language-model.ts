@@ -16,7 +16,7 @@ export abstract class LanguageModel extends Module {
   recompute: (block: number) => boolean = () => false
 
   /** Mean cross entropy of ids i32 (B, T) against targets i32 (B, T). */
-  abstract forward(ids: Tensor, targets: Tensor): Tensor
+  abstract override forward(ids: Tensor, targets: Tensor): Tensor
   /** Logits of the last of the given tokens (1, V); appends them to the cache. */
   abstract nextLogits(ids: Tensor, cache: KeyValueCache): Tensor
   abstract newCache(capacity: number): KeyValueCache

@@ -98,7 +98,7 @@ export class Zero {
 
   /** One AdamW update of this rank's part, then the parameters of all. Zeroes the gradients. */
   update(call: { lr: number; update: number; norm: Tensor; maxNorm: number }): void {
-    const { optimizer, group, stage } = this.options
+    const { optimizer, stage } = this.options
     for (const unit of this.units) {
       if (!unit.gradients) continue
       for (const span of unit.spans) {
