@@ -18,7 +18,7 @@ const version = (JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'u
 
 function program(): Command {
   const main = new Command('zeroshard').description('Trains large models from Node.js').version(version)
-    .showSuggestionAfterError().exitOverride()
+    .showSuggestionAfterError().exitOverride().enablePositionalOptions()
   const collect = (value: string, all: string[]): string[] => [...all, value]
   main.command('train').argument('<config>', 'configuration file (JSON with comments)')
     .description('train a model on your text')
@@ -38,9 +38,8 @@ function program(): Command {
     .description('run a script on every rank, with torchrun\'s environment variables')
     .option('--nproc <n>', 'local ranks', whole, 1)
     .option('--verbose', 'stack traces')
-    .passThroughOptions().enablePositionalOptions()
+    .passThroughOptions()
     .action(async (script: string, args: string[], options) => { process.exitCode = await launch(script, args, options) })
-  main.enablePositionalOptions()
   main.command('generate').argument('<dir>', 'checkpoint, or output folder of a run').requiredOption('--prompt <text>')
     .description('stream text from a trained model')
     .option('--tokens <n>', 'how many', whole, 200).option('--temperature <x>', '0: the likeliest', decimal, 0.8)
