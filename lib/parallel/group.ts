@@ -21,14 +21,14 @@ export class ProcessGroup {
 
   /** Sum (or mean) over the ranks, in place, in rank order in f32. */
   allReduce(tensor: Tensor, average = false): Tensor {
-    if (this.size > 1) this.#call('allReduce', tensor, tensor, tensor.count, 0, average)
+    if (this.size > 1) this.#call('allReduce', tensor, tensor, 0, average)
     return tensor
   }
 
   /** input (size · n) summed over the ranks; this rank gets part `rank` in output (n). */
   reduceScatter(output: Tensor, input: Tensor, average = false): Tensor {
     this.#expect('reduceScatter', input, output.count * this.size)
-    if (this.size > 1) this.#call('reduceScatter', output, input, output.count, 0, average)
+    if (this.size > 1) this.#call('reduceScatter', output, input, 0, average)
     else runOp('cast', [output], [input], [], COMMUNICATION)
     return output
   }
@@ -36,21 +36,21 @@ export class ProcessGroup {
   /** Each rank's input (n), in rank order, in output (size · n). The input may be its own slot of the output. */
   allGather(output: Tensor, input: Tensor): Tensor {
     this.#expect('allGather', output, input.count * this.size)
-    if (this.size > 1) this.#call('allGather', output, input, input.count, 0, false)
+    if (this.size > 1) this.#call('allGather', output, input, 0, false)
     else runOp('cast', [output], [input], [], COMMUNICATION)
     return output
   }
 
   /** root's values on every rank, in place. */
   broadcast(tensor: Tensor, root = 0): Tensor {
-    if (this.size > 1) this.#call('broadcast', tensor, tensor, tensor.count, root, false)
+    if (this.size > 1) this.#call('broadcast', tensor, tensor, root, false)
     return tensor
   }
 
   /** Resolves when every rank has come here. */
   async barrier(): Promise<void> {
     if (this.size === 1) return
-    this.#call('barrier', undefined, undefined, 0, 0, false)
+    this.#call('barrier', undefined, undefined, 0, false)
     await binding().native.synchronize(COMMUNICATION)
   }
 
@@ -60,17 +60,16 @@ export class ProcessGroup {
     }
   }
 
-  #call(kind: Kind, output: Tensor | undefined, input: Tensor | undefined, count: number, peer: number, average: boolean): void {
+  #call(kind: Kind, output: Tensor | undefined, input: Tensor | undefined, peer: number, average: boolean): void {
     const { native, packet } = binding()
     packet[0] = collectiveKinds.indexOf(kind)
     packet[1] = this.id
     packet[2] = COMMUNICATION
     packet[3] = output ? output.handle : 0
     packet[4] = input ? input.handle : 0
-    packet[5] = count
-    packet[6] = peer
-    packet[7] = 0
-    packet[8] = average ? 1 : 0
+    packet[5] = peer
+    packet[6] = 0
+    packet[7] = average ? 1 : 0
     if (native.collective() < 0) throwNative(kind)
   }
 }
