@@ -51,7 +51,7 @@ export interface Native {
   free(): number
   /** packet: [op, stream, outputs…, inputs… (0 = absent), scalars…] → 0. Checks liveness, queues, returns. */
   run(): number
-  /** packet: [kind, group, stream, output, input, root or peer, tag, average (0 or 1)] → 0. */
+  /** packet: [kind, group, stream, output, input, count per rank / root / peer, tag, average (0 or 1)] → 0. */
   collective(): number
   lastError(): { code: ErrorCode; message: string }
 

@@ -28,7 +28,7 @@ export class ProcessGroup {
   /** input (size · n) summed over the ranks; this rank gets part `rank` in output (n). */
   reduceScatter(output: Tensor, input: Tensor, average = false): Tensor {
     this.#expect('reduceScatter', input, output.count * this.size)
-    if (this.size > 1) this.#call('reduceScatter', output, input, 0, average)
+    if (this.size > 1) this.#call('reduceScatter', output, input, output.count, average)
     else runOp('cast', [output], [input], [], COMMUNICATION)
     return output
   }
@@ -36,7 +36,7 @@ export class ProcessGroup {
   /** Each rank's input (n), in rank order, in output (size · n). The input may be its own slot of the output. */
   allGather(output: Tensor, input: Tensor): Tensor {
     this.#expect('allGather', output, input.count * this.size)
-    if (this.size > 1) this.#call('allGather', output, input, 0, false)
+    if (this.size > 1) this.#call('allGather', output, input, input.count, false)
     else runOp('cast', [output], [input], [], COMMUNICATION)
     return output
   }
@@ -60,14 +60,14 @@ export class ProcessGroup {
     }
   }
 
-  #call(kind: Kind, output: Tensor | undefined, input: Tensor | undefined, peer: number, average: boolean): void {
+  #call(kind: Kind, output: Tensor | undefined, input: Tensor | undefined, detail: number, average: boolean): void {
     const { native, packet } = binding()
     packet[0] = collectiveKinds.indexOf(kind)
     packet[1] = this.id
     packet[2] = COMMUNICATION
     packet[3] = output ? output.handle : 0
     packet[4] = input ? input.handle : 0
-    packet[5] = peer
+    packet[5] = detail // count per rank, root or peer
     packet[6] = 0
     packet[7] = average ? 1 : 0
     if (native.collective() < 0) throwNative(kind)
