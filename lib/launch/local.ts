@@ -41,9 +41,10 @@ export async function launchLocal({ nproc, command, args, env = process.env }: L
     let first: LocalOutcome | undefined
     await Promise.all(children.map(async (child, rank) => {
       const outcome = await ended(child, rank)
-      if (outcome.status === 0 || first) return
+      const interrupted = outcome.status === INTERRUPTED
+      if (outcome.status === 0 || (first && (interrupted || first.status !== INTERRUPTED))) return
       first = outcome
-      if (outcome.status === INTERRUPTED) return
+      if (interrupted) return
       timers.push(setTimeout(signalAll, (GRACE[0] as number) * 1000, 'SIGTERM'), setTimeout(signalAll, (GRACE[1] as number) * 1000, 'SIGKILL'))
     }))
     return first ?? { status: 0 }
