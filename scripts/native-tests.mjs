@@ -1,10 +1,10 @@
 // Builds and runs the native tests (no Node-API, no JavaScript): cmake, then ctest.
-import { spawnSync } from 'node:child_process'
+// `--sanitize address` (with UBSan) or `--sanitize thread`: the same under a sanitizer.
+import { parseArgs } from 'node:util'
+import { run } from './run.mjs'
 
-const run = (command, ...args) => {
-  const { status } = spawnSync(command, args, { stdio: 'inherit' })
-  if (status !== 0) process.exit(status ?? 1)
-}
-run('cmake', '-S', '.', '-B', 'build/native', '-DZS_TESTS=ON', '-DCMAKE_BUILD_TYPE=Release')
-run('cmake', '--build', 'build/native', '-j', '2')
-run('ctest', '--test-dir', 'build/native', '--output-on-failure')
+const { sanitize } = parseArgs({ options: { sanitize: { type: 'string', default: 'none' } } }).values
+const folder = sanitize === 'none' ? 'cmake-build/tests' : `cmake-build/tests-${sanitize}`
+run('cmake', ['-S', '.', '-B', folder, '-DZS_TESTS=ON', `-DZS_SANITIZE=${sanitize}`, '-DCMAKE_BUILD_TYPE=Release'])
+run('cmake', ['--build', folder, '-j', '2'])
+run('ctest', ['--test-dir', folder, '--output-on-failure'])
