@@ -1,14 +1,23 @@
-// Vectorised primitives on rows of f32 that softmax, attention and the classifier share; one table per width.
+// Vectorised primitives, one table per width: rows of f32 for softmax, attention and the classifier; activations.
 #pragma once
 #include <cstdint>
 
 namespace zs::cpu {
+
+// Elementwise over n values of one dtype. `kind`: UnaryKind; false where it has no vector form.
+struct Activations {
+  bool (*value)(int kind, void *y, const void *x, int64_t n);
+  bool (*slope)(int kind, void *dx, const void *dy, const void *x, int64_t n);  // dx = dy * f'(x)
+  void (*swiglu)(void *y, const void *gate, const void *up, int64_t n);
+  void (*swiglu_slope)(void *dgate, void *dup, const void *dy, const void *gate, const void *up, int64_t n);
+};
 
 struct RowKernels {
   float (*maximum)(const float *x, int64_t n);  // -infinity where n is 0; NaNs are skipped
   // x = e^(scale * x - shift); returns the sum. A NaN goes into the sum.
   float (*exp_sum)(float *x, int64_t n, float scale, float shift);
   float (*dot)(const float *x, const float *y, int64_t n);
+  Activations activations[3];  // by dtype: f32, bf16, f16
 };
 
 extern const RowKernels rows_portable, rows_avx2, rows_avx512;

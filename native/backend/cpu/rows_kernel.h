@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 
+#include "../../ops/elementwise.h"
 #include "rows.h"
 #include "vmath.h"
 
@@ -43,7 +44,76 @@ template <int W> float dot(const float *x, const float *y, int64_t n) {
   return result;
 }
 
-template <int W> constexpr RowKernels row_table() { return {maximum<W>, exp_sum<W>, dot<W>}; }
+// Calls body(offset, how many) for each vector of n values; the last may be partial.
+template <int W, class Body> ZS_INLINE void vectors(int64_t n, Body body) {
+  int64_t i = 0;
+  for (; i + W <= n; i += W) body(i, W);
+  if (i < n) body(i, n - i);
+}
+template <int W, class T> ZS_INLINE vfloat<W> take(const T *p, int64_t n) { return n == W ? load<W>(p) : load_some<W>(p, n); }
+template <int W, class T> ZS_INLINE void put(T *p, vfloat<W> v, int64_t n) {
+  if (n == W) store<W>(p, v);
+  else store_some<W>(p, v, n);
+}
+
+template <int W, class T, class F> ZS_INLINE bool map(void *y, const void *x, int64_t n, F f) {
+  vectors<W>(n, [&](int64_t i, int64_t m) { put<W>((T *)y + i, f(take<W>((const T *)x + i, m)), m); });
+  return true;
+}
+template <int W, class T> bool value(int kind, void *y, const void *x, int64_t n) {
+  using F = vfloat<W>;
+  switch (kind) {
+    case UNARY_GELU_TANH: return map<W, T>(y, x, n, [](F v) { return vgelu_tanh<W>(v); });
+    case UNARY_GELU_ERF: return map<W, T>(y, x, n, [](F v) { return vgelu_erf<W>(v); });
+    case UNARY_SILU: return map<W, T>(y, x, n, [](F v) { return v * vsigmoid<W>(v); });
+    case UNARY_TANH: return map<W, T>(y, x, n, [](F v) { return vtanh<W>(v); });
+    case UNARY_SIGMOID: return map<W, T>(y, x, n, [](F v) { return vsigmoid<W>(v); });
+    case UNARY_EXP: return map<W, T>(y, x, n, [](F v) { return vexp<W>(v); });
+    default: return false;
+  }
+}
+
+template <int W> ZS_INLINE vfloat<W> silu_slope(vfloat<W> x) {
+  const vfloat<W> s = vsigmoid<W>(x);
+  return s * (1.0f + x * (1.0f - s));
+}
+template <int W, class T, class F> ZS_INLINE bool map_slope(void *dx, const void *dy, const void *x, int64_t n, F f) {
+  vectors<W>(n, [&](int64_t i, int64_t m) {
+    put<W>((T *)dx + i, take<W>((const T *)dy + i, m) * f(take<W>((const T *)x + i, m)), m);
+  });
+  return true;
+}
+template <int W, class T> bool slope(int kind, void *dx, const void *dy, const void *x, int64_t n) {
+  using F = vfloat<W>;
+  switch (kind) {
+    case UNARY_GELU_TANH: return map_slope<W, T>(dx, dy, x, n, [](F v) { return vgelu_tanh_grad<W>(v); });
+    case UNARY_GELU_ERF: return map_slope<W, T>(dx, dy, x, n, [](F v) { return vgelu_erf_grad<W>(v); });
+    case UNARY_SILU: return map_slope<W, T>(dx, dy, x, n, [](F v) { return silu_slope<W>(v); });
+    default: return false;
+  }
+}
+
+template <int W, class T> void swiglu(void *y, const void *gate, const void *up, int64_t n) {
+  vectors<W>(n, [&](int64_t i, int64_t m) {
+    const vfloat<W> g = take<W>((const T *)gate + i, m);
+    put<W>((T *)y + i, g * vsigmoid<W>(g) * take<W>((const T *)up + i, m), m);
+  });
+}
+template <int W, class T>
+void swiglu_slope(void *dgate, void *dup, const void *dy, const void *gate, const void *up, int64_t n) {
+  vectors<W>(n, [&](int64_t i, int64_t m) {
+    const vfloat<W> g = take<W>((const T *)gate + i, m), u = take<W>((const T *)up + i, m), d = take<W>((const T *)dy + i, m);
+    put<W>((T *)dgate + i, d * u * silu_slope<W>(g), m);
+    put<W>((T *)dup + i, d * g * vsigmoid<W>(g), m);
+  });
+}
+
+template <int W, class T> constexpr Activations activations() {
+  return {value<W, T>, slope<W, T>, swiglu<W, T>, swiglu_slope<W, T>};
+}
+template <int W> constexpr RowKernels row_table() {
+  return {maximum<W>, exp_sum<W>, dot<W>, {activations<W, float>(), activations<W, bf16>(), activations<W, f16>()}};
+}
 
 }  // namespace
 }  // namespace zs::cpu

@@ -1,8 +1,7 @@
 // swiglu_forward, swiglu_backward: silu(gate) * up.
-#include <cmath>
-
 #include "../../ops/elementwise.h"
 #include "floats.h"
+#include "rows.h"
 
 namespace zs::cpu {
 
@@ -11,10 +10,7 @@ int32_t swiglu_forward(zs_call *call) {
     const T *gate = data<T>(call, SWIGLU_GATE), *up = data<T>(call, SWIGLU_UP);
     T *y = data<T>(call, SWIGLU_Y);
     parallel_for(call, count_of(call, SWIGLU_Y), 4096, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) {
-        float g = to_float(gate[i]);
-        y[i] = from_float<T>(g / (1 + std::exp(-g)) * to_float(up[i]));
-      }
+      row_kernels().activations[dtype_of(call, SWIGLU_GATE)].swiglu(y + begin, gate + begin, up + begin, end - begin);
     });
     return int32_t{ZS_OK};
   });
@@ -25,11 +21,8 @@ int32_t swiglu_backward(zs_call *call) {
     const T *dy = data<T>(call, SWIGLU_BACKWARD_DY), *gate = data<T>(call, SWIGLU_BACKWARD_GATE), *up = data<T>(call, SWIGLU_BACKWARD_UP);
     T *dgate = data<T>(call, SWIGLU_DGATE), *dup = data<T>(call, SWIGLU_DUP);
     parallel_for(call, count_of(call, SWIGLU_DGATE), 4096, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) {
-        float g = to_float(gate[i]), u = to_float(up[i]), d = to_float(dy[i]), s = 1 / (1 + std::exp(-g));
-        dgate[i] = from_float<T>(d * u * s * (1 + g * (1 - s)));
-        dup[i] = from_float<T>(d * g * s);
-      }
+      row_kernels().activations[dtype_of(call, SWIGLU_BACKWARD_DY)].swiglu_slope(dgate + begin, dup + begin, dy + begin, gate + begin,
+                                                                               up + begin, end - begin);
     });
     return int32_t{ZS_OK};
   });
