@@ -3,7 +3,8 @@ import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { root, run, tool } from './run.mjs'
 
-for (const path of ['dist', 'prebuilds', 'build/dist.tsbuildinfo']) rmSync(join(root, path), { recursive: true, force: true })
+for (const path of ['dist', 'prebuilds', 'build/dist.tsbuildinfo'])
+  rmSync(join(root, path), { recursive: true, force: true })
 // node-gyp wants Node's headers although nothing of it compiles; use those of this Node where they are.
 const prefix = join(process.execPath, '../..')
 if (existsSync(join(prefix, 'include/node/node_api.h'))) process.env.npm_config_nodedir = prefix

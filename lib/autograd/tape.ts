@@ -19,7 +19,10 @@ export type BackwardRule = (
   context: BackwardContext,
 ) => readonly (Tensor | undefined)[]
 
-interface Edge { node: TapeNode; output: number }
+interface Edge {
+  node: TapeNode
+  output: number
+}
 
 class TapeNode {
   readonly sequence = nextSequence++
@@ -116,8 +119,14 @@ export function record(
   }
   if (!willRecord(inputs) && !(enabled && leafUses?.size)) return
   const absent = { requiresGrad: false } as Tensor
-  const node = new TapeNode(op, inputs.map((input) => input ?? absent), outputs.map(shapeOnly),
-    saved.filter((tensor) => tensor !== undefined), rule, leafUses)
+  const node = new TapeNode(
+    op,
+    inputs.map((input) => input ?? absent),
+    outputs.map(shapeOnly),
+    saved.filter((tensor) => tensor !== undefined),
+    rule,
+    leafUses,
+  )
   outputs.forEach((output, index) => {
     output.requiresGrad = true
     output.producer = node
@@ -131,7 +140,10 @@ class BackwardPass {
   readonly gradients = new Map<TapeNode, (Tensor | undefined)[]>()
   readonly uses: Map<Tensor, number>
 
-  constructor(outer: BackwardPass | undefined, readonly nodes: readonly TapeNode[]) {
+  constructor(
+    outer: BackwardPass | undefined,
+    readonly nodes: readonly TapeNode[],
+  ) {
     this.uses = outer?.uses ?? new Map()
     if (outer) return
     for (const node of nodes) {
@@ -176,7 +188,10 @@ export function gradientOf(leaf: Tensor): Tensor {
 
 function addToLeaf(leaf: Tensor, gradient: Tensor): void {
   const sink = gradientOf(leaf)
-  if (gradient.dtype === 'f32') return runOp('binary', [sink], [sink, gradient], [0])
+  if (gradient.dtype === 'f32') {
+    runOp('binary', [sink], [sink, gradient], [0])
+    return
+  }
   const wide = empty(gradient.shape)
   runOp('cast', [wide], [gradient])
   runOp('binary', [sink], [sink, wide], [0])
@@ -190,13 +205,15 @@ export function backward(roots: readonly Tensor[], rootGradients: readonly Tenso
   const pass = new BackwardPass(outer, nodes)
   outerPass = pass
   try {
-    tidy(() => noGrad(() => {
-      roots.forEach((root, index) => {
-        const gradient = rootGradients[index] as Tensor
-        if (root.producer) pass.add({ node: root.producer as TapeNode, output: root.outputIndex }, gradient.hold())
-      })
-      for (const node of nodes) step(node, pass)
-    }))
+    tidy(() =>
+      noGrad(() => {
+        roots.forEach((root, index) => {
+          const gradient = rootGradients[index] as Tensor
+          if (root.producer) pass.add({ node: root.producer as TapeNode, output: root.outputIndex }, gradient.hold())
+        })
+        for (const node of nodes) step(node, pass)
+      }),
+    )
   } finally {
     outerPass = outer
     for (const node of nodes) node.release()
@@ -210,7 +227,10 @@ function collect(roots: readonly Tensor[]): TapeNode[] {
     const node = open.pop() as TapeNode
     if (found.has(node)) continue
     if (node.consumed) {
-      throw new ZeroshardError('AUTOGRAD', `[backward] the graph of ${node.op} was already used; run forward again (a graph serves one backward)`)
+      throw new ZeroshardError(
+        'AUTOGRAD',
+        `[backward] the graph of ${node.op} was already used; run forward again (a graph serves one backward)`,
+      )
     }
     found.add(node)
     for (const edge of node.edges) if (edge && 'node' in edge) open.push(edge.node)
@@ -227,9 +247,7 @@ function step(node: TapeNode, pass: BackwardPass): void {
       return edge && !('node' in edge) ? gradientOf(edge) : undefined
     },
   }
-  const results = incoming.some(Boolean) || node.leafUses
-    ? tidy(() => node.rule(incoming, context))
-    : []
+  const results = incoming.some(Boolean) || node.leafUses ? tidy(() => node.rule(incoming, context)) : []
   for (const gradient of results) gradient?.hold()
   node.edges.forEach((edge, index) => {
     const gradient = results[index]

@@ -1,8 +1,8 @@
 // The only importer of the compiled addon: a prebuilt of this platform, or what `npm run build` made.
 
+import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { ZeroshardError } from './errors.js'
 
@@ -20,6 +20,10 @@ export function loadAddon(): unknown {
     return (require('node-gyp-build') as (folder: string) => unknown)(packageRoot())
   } catch (cause) {
     const platform = `${process.platform}-${process.arch}`
-    throw new ZeroshardError('NATIVE', `there is no compiled zeroshard for ${platform} (Node ${process.version}): ${(cause as Error).message.split('\n')[0]}; in the repository run \`npm run build\`, elsewhere reinstall zeroshard`, { cause })
+    throw new ZeroshardError(
+      'NATIVE',
+      `there is no compiled zeroshard for ${platform} (Node ${process.version}): ${(cause as Error).message.split('\n')[0]}; in the repository run \`npm run build\`, elsewhere reinstall zeroshard`,
+      { cause },
+    )
   }
 }

@@ -4,7 +4,7 @@
 // A negative answer is an error: lastError() tells it. Errors of work that runs later on a stream
 // surface at the next read, synchronize or synchronizeSync of that stream, naming the operation.
 
-import { ZeroshardError, type ErrorCode } from './errors.js'
+import { type ErrorCode, ZeroshardError } from './errors.js'
 import { loadAddon } from './loader.js'
 
 /** Element types, in the order of backend.h. */
@@ -15,7 +15,14 @@ export const categories = ['parameters', 'gradients', 'optimizer', 'activations'
 export const streams = ['compute', 'communication', 'copy'] as const
 /** Element-wise sums of collectives are in f32, in rank order (i64: exact). */
 export const collectiveKinds = [
-  'barrier', 'allReduce', 'reduceScatter', 'allGather', 'broadcast', 'allToAll', 'send', 'recv',
+  'barrier',
+  'allReduce',
+  'reduceScatter',
+  'allGather',
+  'broadcast',
+  'allToAll',
+  'send',
+  'recv',
 ] as const
 
 export interface NativeMemory {
@@ -25,7 +32,12 @@ export interface NativeMemory {
   tensors: number // live handles
 }
 
-export interface NativeOp { name: string; outputs: number; inputs: number; scalars: number }
+export interface NativeOp {
+  name: string
+  outputs: number
+  inputs: number
+  scalars: number
+}
 
 export interface CommOptions {
   rank: number

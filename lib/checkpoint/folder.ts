@@ -1,7 +1,7 @@
 // The folder of a run's checkpoints: step-00000500/, `latest`, retention, finding the newest whole one.
 // A checkpoint exists whole or not at all: it is written beside, synced, renamed, and only then named by `latest`.
 
-import { open, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { type Manifest, readManifest, verifyFiles } from './manifest.js'
@@ -22,7 +22,9 @@ export async function syncFolder(path: string): Promise<void> {
 /** Names of the checkpoints, newest first. */
 export async function listCheckpoints(folder: string): Promise<string[]> {
   const names = await readdir(folder).catch(() => [] as string[])
-  return names.filter((name) => stepOf(name) !== undefined).sort((a, b) => (stepOf(b) as number) - (stepOf(a) as number))
+  return names
+    .filter((name) => stepOf(name) !== undefined)
+    .sort((a, b) => (stepOf(b) as number) - (stepOf(a) as number))
 }
 
 /** An empty temporary folder for a save; what killed saves left is removed. */
@@ -56,10 +58,16 @@ export async function commitSave(folder: string, temporary: string, step: number
   return final
 }
 
-export interface FoundCheckpoint { folder: string; manifest: Manifest }
+export interface FoundCheckpoint {
+  folder: string
+  manifest: Manifest
+}
 
 /** The newest whole checkpoint; each damaged one on the way is told to `onDamaged`. Undefined where there is none. */
-export async function findNewest(folder: string, onDamaged: (message: string) => void): Promise<FoundCheckpoint | undefined> {
+export async function findNewest(
+  folder: string,
+  onDamaged: (message: string) => void,
+): Promise<FoundCheckpoint | undefined> {
   for (const name of await listCheckpoints(folder)) {
     const path = join(folder, name)
     try {

@@ -10,8 +10,19 @@ export const kinds = ['weight', 'exp_avg', 'exp_avg_sq'] as const
 export type Kind = (typeof kinds)[number]
 
 /** Elements [start, start + count) of a parameter's flattened values, in `file` under `key`. */
-export interface SliceEntry { parameter: string; kind: Kind; file: string; key: string; start: number; count: number }
-export interface FileEntry { name: string; bytes: number; sha256: string }
+export interface SliceEntry {
+  parameter: string
+  kind: Kind
+  file: string
+  key: string
+  start: number
+  count: number
+}
+export interface FileEntry {
+  name: string
+  bytes: number
+  sha256: string
+}
 
 /** All that a resumed run needs besides tensors. */
 export interface TrainingState {
@@ -47,7 +58,9 @@ export async function readManifest(folder: string): Promise<Manifest> {
 }
 
 export function parseManifest(path: string, text: string): Manifest {
-  const bad = (why: string): never => { throw new ZeroshardError('CHECKPOINT', `${path}: ${why}`) }
+  const bad = (why: string): never => {
+    throw new ZeroshardError('CHECKPOINT', `${path}: ${why}`)
+  }
   let value: Manifest
   try {
     value = JSON.parse(text) as Manifest
@@ -56,21 +69,28 @@ export function parseManifest(path: string, text: string): Manifest {
   }
   if (value?.format !== 'zeroshard-checkpoint') return bad('is not a zeroshard checkpoint')
   if (value.version !== 1) return bad(`has version ${String(value.version)}, this program reads 1`)
-  if (!Array.isArray(value.files) || !Array.isArray(value.slices) || typeof value.parameters !== 'object') return bad('lacks files, slices or parameters')
+  if (!Array.isArray(value.files) || !Array.isArray(value.slices) || typeof value.parameters !== 'object')
+    return bad('lacks files, slices or parameters')
   const files = new Set<string>()
   for (const { name, bytes, sha256 } of value.files) {
-    if (typeof name !== 'string' || !/^[A-Za-z0-9._-]+$/.test(name) || name.startsWith('.')) return bad(`names a file outside its folder: ${JSON.stringify(name)}`)
-    if (!Number.isSafeInteger(bytes) || bytes < 0 || !/^[0-9a-f]{64}$/.test(sha256)) return bad(`has no valid size and checksum of ${name}`)
+    if (typeof name !== 'string' || !/^[A-Za-z0-9._-]+$/.test(name) || name.startsWith('.'))
+      return bad(`names a file outside its folder: ${JSON.stringify(name)}`)
+    if (!Number.isSafeInteger(bytes) || bytes < 0 || !/^[0-9a-f]{64}$/.test(sha256))
+      return bad(`has no valid size and checksum of ${name}`)
     files.add(name)
   }
   for (const slice of value.slices) {
     const shape = value.parameters[slice.parameter]?.shape
-    const natural = Number.isSafeInteger(slice.start) && Number.isSafeInteger(slice.count) && slice.start >= 0 && slice.count >= 0
-    if (!shape || !natural || !files.has(slice.file) || !kinds.includes(slice.kind)) return bad(`has a bad slice ${JSON.stringify(slice).slice(0, 200)}`)
-    if (slice.start + slice.count > shape.reduce((product, size) => product * size, 1)) return bad(`has a slice beyond the end of ${slice.parameter}`)
+    const natural =
+      Number.isSafeInteger(slice.start) && Number.isSafeInteger(slice.count) && slice.start >= 0 && slice.count >= 0
+    if (!shape || !natural || !files.has(slice.file) || !kinds.includes(slice.kind))
+      return bad(`has a bad slice ${JSON.stringify(slice).slice(0, 200)}`)
+    if (slice.start + slice.count > shape.reduce((product, size) => product * size, 1))
+      return bad(`has a slice beyond the end of ${slice.parameter}`)
   }
   const { step, updates, samples } = value.state ?? {}
-  if (![step, updates, samples].every((n) => Number.isSafeInteger(n) && (n as number) >= 0)) return bad('has no valid training state')
+  if (![step, updates, samples].every((n) => Number.isSafeInteger(n) && (n as number) >= 0))
+    return bad('has no valid training state')
   return value
 }
 
@@ -82,9 +102,11 @@ export async function verifyFiles(folder: string, manifest: Manifest): Promise<v
       throw new ZeroshardError('CHECKPOINT', `${path}: ${cause.message}`, { cause })
     })
     if (!stat.isFile()) throw new ZeroshardError('CHECKPOINT', `${path}: is not a plain file`)
-    if (stat.size !== bytes) throw new ZeroshardError('CHECKPOINT', `${path}: has ${stat.size} bytes, ${bytes} were written`)
+    if (stat.size !== bytes)
+      throw new ZeroshardError('CHECKPOINT', `${path}: has ${stat.size} bytes, ${bytes} were written`)
     const hash = createHash('sha256')
     for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
-    if (hash.digest('hex') !== sha256) throw new ZeroshardError('CHECKPOINT', `${path}: its bytes are not those that were written (checksum differs)`)
+    if (hash.digest('hex') !== sha256)
+      throw new ZeroshardError('CHECKPOINT', `${path}: its bytes are not those that were written (checksum differs)`)
   }
 }

@@ -6,8 +6,17 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { ZeroshardError } from '../binding/errors.js'
 import { bytesPerElement, countOf, type DType, type Shape } from '../tensor/tensor.js'
 
-export interface TensorEntry { dtype: DType; shape: Shape; begin: number; end: number }
-export interface TensorPlan { key: string; dtype: DType; shape: Shape }
+export interface TensorEntry {
+  dtype: DType
+  shape: Shape
+  begin: number
+  end: number
+}
+export interface TensorPlan {
+  key: string
+  dtype: DType
+  shape: Shape
+}
 
 const names: Partial<Record<DType, string>> = { f32: 'F32', bf16: 'BF16', f16: 'F16', i32: 'I32', u8: 'U8', i64: 'I64' }
 const MAX_HEADER = 100_000_000
@@ -36,7 +45,8 @@ export async function writeSafetensors(
   let written = 0
   const put = async (bytes: Uint8Array): Promise<void> => {
     hash.update(bytes)
-    for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at, bytes.length - at, written + at)).bytesWritten
+    for (let at = 0; at < bytes.length; )
+      at += (await file.write(bytes, at, bytes.length - at, written + at)).bytesWritten
     written += bytes.length
   }
   try {
@@ -44,7 +54,9 @@ export async function writeSafetensors(
     for (const [index, plan] of plans.entries()) await put(await bytesOf(plan, index))
     await file.sync()
   } catch (cause) {
-    throw new ZeroshardError('IO', `${path}: could not be written at byte ${written}: ${(cause as Error).message}`, { cause })
+    throw new ZeroshardError('IO', `${path}: could not be written at byte ${written}: ${(cause as Error).message}`, {
+      cause,
+    })
   } finally {
     await file.close()
   }
@@ -97,7 +109,9 @@ export class SafetensorsFile {
     return bytes
   }
 
-  close(): Promise<void> { return this.file.close() }
+  close(): Promise<void> {
+    return this.file.close()
+  }
 }
 
 async function readHeaderLength(path: string, file: FileHandle, size: number): Promise<number> {
@@ -106,7 +120,10 @@ async function readHeaderLength(path: string, file: FileHandle, size: number): P
   await readFully(path, file, head, 0)
   const length = head.readBigUInt64LE()
   if (length > BigInt(Math.min(MAX_HEADER, size - 8))) {
-    throw new ZeroshardError('CHECKPOINT', `${path}: header of ${length} bytes in a file of ${size}; the file is truncated or no safetensors file`)
+    throw new ZeroshardError(
+      'CHECKPOINT',
+      `${path}: header of ${length} bytes in a file of ${size}; the file is truncated or no safetensors file`,
+    )
   }
   return Number(length)
 }
@@ -114,14 +131,24 @@ async function readHeaderLength(path: string, file: FileHandle, size: number): P
 async function readFully(path: string, file: FileHandle, into: Uint8Array, position: number): Promise<void> {
   for (let at = 0; at < into.length; ) {
     const { bytesRead } = await file.read(into, at, into.length - at, position + at)
-    if (bytesRead === 0) throw new ZeroshardError('CHECKPOINT', `${path}: ends at byte ${position + at}, ${into.length - at} more were expected`)
+    if (bytesRead === 0)
+      throw new ZeroshardError(
+        'CHECKPOINT',
+        `${path}: ends at byte ${position + at}, ${into.length - at} more were expected`,
+      )
     at += bytesRead
   }
 }
 
 /** Parses and checks a header; `dataBytes` is what the file holds behind it. */
-export function parseHeader(path: string, text: string, dataBytes: number): { entries: Map<string, TensorEntry>; metadata: Record<string, string> } {
-  const bad = (why: string): never => { throw new ZeroshardError('CHECKPOINT', `${path}: bad safetensors header: ${why}`) }
+export function parseHeader(
+  path: string,
+  text: string,
+  dataBytes: number,
+): { entries: Map<string, TensorEntry>; metadata: Record<string, string> } {
+  const bad = (why: string): never => {
+    throw new ZeroshardError('CHECKPOINT', `${path}: bad safetensors header: ${why}`)
+  }
   let json: unknown
   try {
     json = JSON.parse(text)
@@ -137,7 +164,8 @@ export function parseHeader(path: string, text: string, dataBytes: number): { en
     const natural = (n: unknown): n is number => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0
     if (!dtype) return bad(`'${key}' has the dtype ${String(label)}`)
     if (!Array.isArray(shape) || !shape.every(natural)) return bad(`'${key}' has no valid shape`)
-    if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(natural)) return bad(`'${key}' has no valid offsets`)
+    if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(natural))
+      return bad(`'${key}' has no valid offsets`)
     const [begin, end] = offsets as [number, number]
     if (end > dataBytes || end - begin !== countOf(shape) * bytesPerElement[dtype]) {
       return bad(`'${key}' claims bytes ${begin} to ${end} of ${dataBytes} for ${label} [${shape.join(', ')}]`)

@@ -3,11 +3,11 @@
 
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { unscoped } from '../tensor/scope.js'
-import { bytesPerElement, COMMUNICATION, type Tensor } from '../tensor/tensor.js'
 import type { ProcessGroup } from '../parallel/group.js'
 import { piecesIn } from '../parallel/zero/layout.js'
 import type { Zero } from '../parallel/zero/zero.js'
+import { unscoped } from '../tensor/scope.js'
+import { bytesPerElement, COMMUNICATION, type Tensor } from '../tensor/tensor.js'
 import { beginSave, commitSave } from './folder.js'
 import type { FileEntry, Kind, Manifest, SliceEntry } from './manifest.js'
 import { type TensorPlan, writeSafetensors } from './safetensors.js'
@@ -22,22 +22,38 @@ export interface SaveRequest {
   retain: number
 }
 
-interface PlannedSlice extends TensorPlan { source: Tensor; offset: number; count: number; slice: Omit<SliceEntry, 'file'> }
+interface PlannedSlice extends TensorPlan {
+  source: Tensor
+  offset: number
+  count: number
+  slice: Omit<SliceEntry, 'file'>
+}
 
 /** This rank's slices: its shard of every unit, at every stage. */
 function planSlices(zero: Zero, rank: number): PlannedSlice[] {
   return zero.units.flatMap((unit) => {
     const { shardSize } = unit.layout
     return piecesIn(unit.layout, rank * shardSize, (rank + 1) * shardSize).flatMap(({ slot, start, count, offset }) => {
-      const states: [Kind, Tensor | undefined][] = [['weight', unit.master], ['exp_avg', unit.m], ['exp_avg_sq', unit.v]]
+      const states: [Kind, Tensor | undefined][] = [
+        ['weight', unit.master],
+        ['exp_avg', unit.m],
+        ['exp_avg_sq', unit.v],
+      ]
       return states.flatMap(([kind, source]) => {
         if (!source) return []
         const { name, shape } = slot.parameter
         const key = kind === 'weight' ? name : `${name}.${kind}`
-        return [{
-          key, dtype: source.dtype, shape: count === slot.count ? shape : [count], source, offset: offset - unit.start, count,
-          slice: { parameter: name, kind, key, start, count },
-        }]
+        return [
+          {
+            key,
+            dtype: source.dtype,
+            shape: count === slot.count ? shape : [count],
+            source,
+            offset: offset - unit.start,
+            count,
+            slice: { parameter: name, kind, key, start, count },
+          },
+        ]
       })
     })
   })
@@ -52,7 +68,9 @@ export async function saveCheckpoint(request: SaveRequest): Promise<string> {
   await group.barrier()
   const plans = planSlices(zero, group.rank)
   const name = `rank-${String(group.rank).padStart(5, '0')}-of-${String(group.size).padStart(5, '0')}.safetensors`
-  const written = await writeSafetensors(join(temporary, name), plans, (_, index) => bytesOf(plans[index] as PlannedSlice))
+  const written = await writeSafetensors(join(temporary, name), plans, (_, index) =>
+    bytesOf(plans[index] as PlannedSlice),
+  )
   const part = { file: { name, ...written }, slices: plans.map(({ slice }) => ({ ...slice, file: name })) }
   await writeFile(join(temporary, `part-${group.rank}.json`), JSON.stringify(part))
   await group.barrier()
@@ -85,7 +103,13 @@ async function assemble(temporary: string, { zero, group, head }: SaveRequest): 
     slices.push(...part.slices)
     await rm(path)
   }
-  const parameters = Object.fromEntries(zero.units.flatMap((unit) =>
-    unit.layout.slots.map(({ parameter }) => [parameter.name, { shape: [...parameter.shape], dtype: unit.options.dtype }])))
+  const parameters = Object.fromEntries(
+    zero.units.flatMap((unit) =>
+      unit.layout.slots.map(({ parameter }) => [
+        parameter.name,
+        { shape: [...parameter.shape], dtype: unit.options.dtype },
+      ]),
+    ),
+  )
   return { format: 'zeroshard-checkpoint', version: 1, ...head, parameters, files, slices }
 }

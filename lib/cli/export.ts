@@ -20,7 +20,11 @@ export async function exportModel(path: string, out: string): Promise<void> {
     const values = (await (parameters[index] as (typeof parameters)[number]).tensor.data()) as Float32Array
     return new Uint8Array(values.buffer)
   })
-  const config = { architectures: [architectures[String(model.config.model_type)]], torch_dtype: 'float32', ...model.config }
+  const config = {
+    architectures: [architectures[String(model.config.model_type)]],
+    torch_dtype: 'float32',
+    ...model.config,
+  }
   await writeFile(join(out, 'config.json'), `${JSON.stringify(config, null, 2)}\n`)
   for (const [name, content] of Object.entries(tokenizer.files())) await writeFile(join(out, name), content)
   model.dispose()

@@ -3,7 +3,14 @@
 import { loadModel } from './load-model.js'
 import { streamText } from './sample.js'
 
-export interface GenerateFlags { prompt: string; tokens: number; temperature: number; topK: number; topP: number; seed: number }
+export interface GenerateFlags {
+  prompt: string
+  tokens: number
+  temperature: number
+  topK: number
+  topP: number
+  seed: number
+}
 
 export async function generateText(path: string, flags: GenerateFlags): Promise<void> {
   const { model, tokenizer } = await loadModel(path)

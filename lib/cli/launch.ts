@@ -5,7 +5,11 @@ import { launchLocal } from '../launch/index.js'
 /** Resolves with the exit status: 0, or that of the first rank that failed. */
 export async function launch(script: string, args: string[], options: { nproc: number }): Promise<number> {
   const loader = /\.[cm]?ts$/.test(script) ? ['--import', 'tsx'] : []
-  const result = await launchLocal({ nproc: options.nproc, command: process.execPath, args: [...loader, script, ...args] })
+  const result = await launchLocal({
+    nproc: options.nproc,
+    command: process.execPath,
+    args: [...loader, script, ...args],
+  })
   if (result.message) process.stderr.write(`zeroshard: ${result.message}\n`)
   return result.status
 }

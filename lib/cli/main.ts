@@ -17,10 +17,16 @@ import { train } from './train.js'
 const version = (JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as { version: string }).version
 
 function program(): Command {
-  const main = new Command('zeroshard').description('Trains large models from Node.js').version(version)
-    .showSuggestionAfterError().exitOverride().enablePositionalOptions()
+  const main = new Command('zeroshard')
+    .description('Trains large models from Node.js')
+    .version(version)
+    .showSuggestionAfterError()
+    .exitOverride()
+    .enablePositionalOptions()
   const collect = (value: string, all: string[]): string[] => [...all, value]
-  main.command('train').argument('<config>', 'configuration file (JSON with comments)')
+  main
+    .command('train')
+    .argument('<config>', 'configuration file (JSON with comments)')
     .description('train a model on your text')
     .option('--nproc <n>', 'local ranks', whole)
     .addOption(new Option('--device <name>', 'cpu or cuda').choices(['cpu', 'cuda']).default('cpu'))
@@ -33,25 +39,50 @@ function program(): Command {
     .option('--quiet', 'no progress')
     .option('--serial', 'one stream for everything')
     .option('--verbose', 'stack traces')
-    .action(async (config: string, options) => { process.exitCode = await train(config, options, version) })
-  main.command('launch').argument('<script>').argument('[args...]')
-    .description('run a script on every rank, with torchrun\'s environment variables')
+    .action(async (config: string, options) => {
+      process.exitCode = await train(config, options, version)
+    })
+  main
+    .command('launch')
+    .argument('<script>')
+    .argument('[args...]')
+    .description("run a script on every rank, with torchrun's environment variables")
     .option('--nproc <n>', 'local ranks', whole, 1)
     .option('--verbose', 'stack traces')
     .passThroughOptions()
-    .action(async (script: string, args: string[], options) => { process.exitCode = await launch(script, args, options) })
-  main.command('generate').argument('<dir>', 'checkpoint, or output folder of a run').requiredOption('--prompt <text>')
+    .action(async (script: string, args: string[], options) => {
+      process.exitCode = await launch(script, args, options)
+    })
+  main
+    .command('generate')
+    .argument('<dir>', 'checkpoint, or output folder of a run')
+    .requiredOption('--prompt <text>')
     .description('stream text from a trained model')
-    .option('--tokens <n>', 'how many', whole, 200).option('--temperature <x>', '0: the likeliest', decimal, 0.8)
-    .option('--top-k <n>', '0: all', whole, 0).option('--top-p <x>', '1: all', decimal, 1).option('--seed <n>', 'seed', whole, 0)
+    .option('--tokens <n>', 'how many', whole, 200)
+    .option('--temperature <x>', '0: the likeliest', decimal, 0.8)
+    .option('--top-k <n>', '0: all', whole, 0)
+    .option('--top-p <x>', '1: all', decimal, 1)
+    .option('--seed <n>', 'seed', whole, 0)
     .option('--verbose', 'stack traces')
     .action(generateText)
-  main.command('export').argument('<dir>', 'checkpoint, or output folder of a run').argument('<out>', 'new folder')
-    .description('write a Hugging Face folder: config.json, safetensors, tokenizer').option('--verbose', 'stack traces')
+  main
+    .command('export')
+    .argument('<dir>', 'checkpoint, or output folder of a run')
+    .argument('<out>', 'new folder')
+    .description('write a Hugging Face folder: config.json, safetensors, tokenizer')
+    .option('--verbose', 'stack traces')
     .action(exportModel)
-  main.command('inspect').argument('<checkpoint>').description('what is in a checkpoint')
-    .option('--verify', 'check every byte').option('--verbose', 'stack traces').action(inspect)
-  main.command('doctor').description('what this machine and this build can do').action(() => doctor(version))
+  main
+    .command('inspect')
+    .argument('<checkpoint>')
+    .description('what is in a checkpoint')
+    .option('--verify', 'check every byte')
+    .option('--verbose', 'stack traces')
+    .action(inspect)
+  main
+    .command('doctor')
+    .description('what this machine and this build can do')
+    .action(() => doctor(version))
   return main
 }
 

@@ -3,7 +3,13 @@
 
 import asciichart from 'asciichart'
 
-export interface ProgressRow { step: number; loss: number; tokensPerSecond: number; seconds: number; bytes: number }
+export interface ProgressRow {
+  step: number
+  loss: number
+  tokensPerSecond: number
+  seconds: number
+  bytes: number
+}
 
 export class Progress {
   readonly #losses: { step: number; loss: number }[] = []
@@ -11,7 +17,11 @@ export class Progress {
   #perStep: number | undefined
   #lastPrint = 0
 
-  constructor(readonly total: number, readonly out: NodeJS.WriteStream, readonly quiet: boolean) {}
+  constructor(
+    readonly total: number,
+    readonly out: NodeJS.WriteStream,
+    readonly quiet: boolean,
+  ) {}
 
   row(row: ProgressRow): void {
     this.#losses.push(row)
@@ -22,8 +32,11 @@ export class Progress {
     if (this.quiet || (now - this.#lastPrint < every && row.step !== this.total)) return
     this.#lastPrint = now
     const eta = Math.max(0, this.total - row.step) * this.#perStep
-    this.#line(`step ${row.step}/${this.total}  loss ${this.#smoothed.toFixed(3)}  ${Math.round(row.tokensPerSecond)} tokens/s  ` +
-      `ETA ${duration(eta)}  memory ${megabytes(row.bytes)}`, true)
+    this.#line(
+      `step ${row.step}/${this.total}  loss ${this.#smoothed.toFixed(3)}  ${Math.round(row.tokensPerSecond)} tokens/s  ` +
+        `ETA ${duration(eta)}  memory ${megabytes(row.bytes)}`,
+      true,
+    )
   }
 
   /** A line that stays. */
@@ -41,7 +54,10 @@ export class Progress {
     if (this.quiet || this.#losses.length < 4) return
     const columns = Math.min(70, this.#losses.length)
     const values = Array.from({ length: columns }, (_, index) => {
-      const part = this.#losses.slice(Math.floor((index * this.#losses.length) / columns), Math.floor(((index + 1) * this.#losses.length) / columns))
+      const part = this.#losses.slice(
+        Math.floor((index * this.#losses.length) / columns),
+        Math.floor(((index + 1) * this.#losses.length) / columns),
+      )
       return part.reduce((sum, { loss }) => sum + loss, 0) / part.length
     })
     if (this.out.isTTY) this.out.write('\n')

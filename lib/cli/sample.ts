@@ -1,10 +1,16 @@
 // Text from a model, as it comes.
 
 import type { Tokenizer } from '../data/index.js'
-import { generate, type GenerateOptions, type LanguageModel } from '../nn/models/index.js'
+import { type GenerateOptions, generate, type LanguageModel } from '../nn/models/index.js'
 
 /** Streams the prompt's continuation. */
-export async function streamText(model: LanguageModel, tokenizer: Tokenizer, prompt: string, options: GenerateOptions, out: NodeJS.WritableStream): Promise<void> {
+export async function streamText(
+  model: LanguageModel,
+  tokenizer: Tokenizer,
+  prompt: string,
+  options: GenerateOptions,
+  out: NodeJS.WritableStream,
+): Promise<void> {
   const decoder = tokenizer.streamDecoder()
   for await (const id of generate(model, Array.from(tokenizer.encode(prompt)), options)) out.write(decoder.push(id))
   out.write(`${decoder.end()}\n`)

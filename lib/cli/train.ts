@@ -35,7 +35,10 @@ export async function train(path: string, flags: TrainFlags, version: string): P
   try {
     const output = flags.output ? resolve(flags.output) : config.train.output
     const outcome = await trainRank(world, {
-      config, output, version, quiet: flags.quiet ?? false,
+      config,
+      output,
+      version,
+      quiet: flags.quiet ?? false,
       ...(flags.metrics ? { metrics: resolve(flags.metrics) } : {}),
       ...(flags.resume ? { resume: flags.resume === true ? 'auto' : flags.resume } : {}),
     })
@@ -65,7 +68,11 @@ async function startRanks(nproc: number): Promise<number> {
   const result = await launchLocal({
     nproc,
     command: process.execPath,
-    args: [...process.execArgv, fileURLToPath(import.meta.url).replace(/train\.(js|ts)$/, 'main.$1'), ...process.argv.slice(2)],
+    args: [
+      ...process.execArgv,
+      fileURLToPath(import.meta.url).replace(/train\.(js|ts)$/, 'main.$1'),
+      ...process.argv.slice(2),
+    ],
   })
   if (result.message) process.stderr.write(`zeroshard: ${result.message}\n`)
   return result.status

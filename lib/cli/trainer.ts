@@ -5,7 +5,16 @@ import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { outputOf, resolveCheckpoint } from '../checkpoint/folder.js'
 import type { Config } from '../config/index.js'
-import { checkVocabulary, type Dataset, loadTokenizer, openDataset, prepareDataset, Sampler, type Tokenizer, ValidationSampler } from '../data/index.js'
+import {
+  checkVocabulary,
+  type Dataset,
+  loadTokenizer,
+  openDataset,
+  prepareDataset,
+  Sampler,
+  type Tokenizer,
+  ValidationSampler,
+} from '../data/index.js'
 import type { Engine, StepResult } from '../engine/engine.js'
 import { makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
@@ -60,7 +69,10 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   const { rank } = world.group
   const tokenizer = await loadTokenizer(config.data.tokenizer)
   const sources = {
-    files: config.data.train, tokenizer, textKey: config.data.text_key, sequenceLength: config.data.sequence_length,
+    files: config.data.train,
+    tokenizer,
+    textKey: config.data.text_key,
+    sequenceLength: config.data.sequence_length,
     cacheDirectory: join(output, 'data'),
     ...(config.data.validation?.length ? { validationFiles: config.data.validation } : {}),
     ...(config.data.validation_fraction ? { validationFraction: config.data.validation_fraction } : {}),
@@ -79,22 +91,42 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   await resume(engine, options, progress)
   const metricsPath = options.metrics?.includes('{rank}')
     ? options.metrics.replaceAll('{rank}', String(rank))
-    : rank === 0 ? options.metrics : undefined
+    : rank === 0
+      ? options.metrics
+      : undefined
   const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
   const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
-  metrics?.write({ run: { version: options.version, world: world.group.size, mesh: { data: world.group.size }, device: 'cpu', parameters, config } })
-  progress.say(`${parameters.toLocaleString('en')} parameters, ${world.group.size} rank${world.group.size > 1 ? 's' : ''}, ` +
-    `ZeRO stage ${config.zero_optimization.stage}, ${data.train.numTokens.toLocaleString('en')} training tokens`)
+  metrics?.write({
+    run: {
+      version: options.version,
+      world: world.group.size,
+      mesh: { data: world.group.size },
+      device: 'cpu',
+      parameters,
+      config,
+    },
+  })
+  progress.say(
+    `${parameters.toLocaleString('en')} parameters, ${world.group.size} rank${world.group.size > 1 ? 's' : ''}, ` +
+      `ZeRO stage ${config.zero_optimization.stage}, ${data.train.numTokens.toLocaleString('en')} training tokens`,
+  )
   return { engine, data, tokenizer, options, progress, metrics, stop: { wanted: false } }
 }
 
 async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<void> {
   if (!options.resume) return
-  const damaged = (message: string): void => { if (engine.group.rank === 0) process.stderr.write(`${message}\n`) }
-  const found = options.resume === 'auto'
-    ? await engine.resume(options.output, damaged)
-    : (await engine.loadCheckpoint(await resolveCheckpoint(options.resume))).path
-  progress.say(found ? `resumed at step ${engine.globalSteps} from ${found}` : `nothing to resume in ${outputOf(join(options.output, 'checkpoints', 'x'))}; starting new`)
+  const damaged = (message: string): void => {
+    if (engine.group.rank === 0) process.stderr.write(`${message}\n`)
+  }
+  const found =
+    options.resume === 'auto'
+      ? await engine.resume(options.output, damaged)
+      : (await engine.loadCheckpoint(await resolveCheckpoint(options.resume))).path
+  progress.say(
+    found
+      ? `resumed at step ${engine.globalSteps} from ${found}`
+      : `nothing to resume in ${outputOf(join(options.output, 'checkpoints', 'x'))}; starting new`,
+  )
 }
 
 async function loop(run: Run): Promise<Outcome> {
@@ -103,14 +135,17 @@ async function loop(run: Run): Promise<Outcome> {
   const t = dataConfig.sequence_length
   const sampler = new Sampler(data.train, { sequenceLength: t, seed: train.seed })
   const size = engine.parts.microBatchSize
-  const inputs = (batch: { inputs: Int32Array; targets: Int32Array }): [Tensor, Tensor] =>
-    [tensor(batch.inputs, [size, t], { category: 'buffers' }), tensor(batch.targets, [size, t], { category: 'buffers' })]
+  const inputs = (batch: { inputs: Int32Array; targets: Int32Array }): [Tensor, Tensor] => [
+    tensor(batch.inputs, [size, t], { category: 'buffers' }),
+    tensor(batch.targets, [size, t], { category: 'buffers' }),
+  ]
   let saved = engine.globalSteps
   while (engine.globalSteps < train.steps) {
     const started = performance.now()
     const result = await engine.trainBatch((first) => inputs(sampler.batch(first, size)))
     report(run, result, (performance.now() - started) / 1000, engine.batchSize * t)
-    if (due(result.step, train.eval_interval) || (train.eval_interval > 0 && result.step === train.steps)) await evaluate(run, result.step)
+    if (due(result.step, train.eval_interval) || (train.eval_interval > 0 && result.step === train.steps))
+      await evaluate(run, result.step)
     if (due(result.step, train.save_interval)) {
       await save(run)
       saved = result.step
@@ -138,7 +173,8 @@ function report(run: Run, result: StepResult, seconds: number, tokens: number): 
 async function save(run: Run): Promise<void> {
   const { engine, options } = run
   await engine.saveCheckpoint(options.output, {
-    retain: options.config.train.keep_checkpoints, model: options.config.model.config as Record<string, unknown>,
+    retain: options.config.train.keep_checkpoints,
+    model: options.config.model.config as Record<string, unknown>,
     tokenizer: options.config.data.tokenizer,
   })
 }

@@ -15,7 +15,11 @@ export const scalars = {
   gradient_clipping: served(rate, 1, 'largest global gradient norm; 0: no clipping'),
   managed_gradient_accumulation: refused(boolean, true, 'the engine keeps the boundary of accumulation'),
   prescale_gradients: hint(boolean, false, 'gradients are summed in f32, where scaling before or after is the same'),
-  gradient_predivide_factor: hint(number({ above: 0 }), 1, 'gradients are summed in f32, where scaling before or after is the same'),
+  gradient_predivide_factor: hint(
+    number({ above: 0 }),
+    1,
+    'gradients are summed in f32, where scaling before or after is the same',
+  ),
   gradient_allreduce_op: refused(oneOf(['mean', 'sum']), 'mean', 'gradients are averaged; scale the loss for a sum'),
   communication_data_type: refused(nullable(string), null, 'gradients travel as f32; leave it out'),
   seq_parallel_communication_data_type: hint(string, 'fp32', 'partial sums travel as f32'),
@@ -26,7 +30,12 @@ export const scalars = {
 }
 
 export const optimizer = section('The optimizer.', {
-  type: served(oneOf(['AdamW', 'Adam'], true), 'AdamW', 'AdamW, or Adam (which is AdamW too unless adam_w_mode is false)', false),
+  type: served(
+    oneOf(['AdamW', 'Adam'], true),
+    'AdamW',
+    'AdamW, or Adam (which is AdamW too unless adam_w_mode is false)',
+    false,
+  ),
   params: section('Its parameters.', {
     lr: served(rate, 1e-3, 'learning rate'),
     betas: served(list(fraction, 2), [0.9, 0.999], 'decay of the first and second moment'),
@@ -44,7 +53,12 @@ export const optimizer = section('The optimizer.', {
 })
 
 export const scheduler = section('The learning-rate schedule.', {
-  type: served(nullable(oneOf(['WarmupLR', 'WarmupDecayLR', 'WarmupCosineLR'], true)), null, 'none: a constant rate', false),
+  type: served(
+    nullable(oneOf(['WarmupLR', 'WarmupDecayLR', 'WarmupCosineLR'], true)),
+    null,
+    'none: a constant rate',
+    false,
+  ),
   params: served(anything, {}, 'by type; see below', false),
 })
 
@@ -54,7 +68,7 @@ const warmup = {
 }
 const bounds = {
   warmup_min_lr: served(rate, 0, 'rate of the first update'),
-  warmup_max_lr: served(nullable(rate), null, 'rate after the warm-up; default: the optimizer\'s'),
+  warmup_max_lr: served(nullable(rate), null, "rate after the warm-up; default: the optimizer's"),
 }
 const total = { total_num_steps: served(nullable(positive), null, 'updates in all; default: train.steps') }
 /** Parameters of each schedule. */
@@ -62,9 +76,10 @@ export const schedulerParams = {
   WarmupLR: section('From warmup_min_lr to warmup_max_lr, then constant.', { ...bounds, ...warmup }),
   WarmupDecayLR: section('The same, then linearly to 0.', { ...bounds, ...warmup, ...total }),
   WarmupCosineLR: section('Warm-up by ratios of the rate, then half a cosine.', {
-    ...warmup, ...total,
-    warmup_min_ratio: served(fraction, 0, 'first update\'s part of the rate'),
-    cos_min_ratio: served(number({ min: 0, max: 1 }), 1e-4, 'last update\'s part of the rate'),
+    ...warmup,
+    ...total,
+    warmup_min_ratio: served(fraction, 0, "first update's part of the rate"),
+    cos_min_ratio: served(number({ min: 0, max: 1 }), 1e-4, "last update's part of the rate"),
   }),
 }
 
@@ -100,12 +115,17 @@ export const torchAutocast = refusedSection('it is of PyTorch; use bf16', {
   lower_precision_safe_modules: served(nullable(list(string)), null, ''),
 })
 export const amp = refusedSection('it is of NVIDIA Apex; use bf16', {
-  enabled: served(boolean, false, ''), opt_level: served(nullable(string), null, ''),
+  enabled: served(boolean, false, ''),
+  opt_level: served(nullable(string), null, ''),
 })
 
 const memoryOnly = 'it moves memory only; results are the same without'
 export const activationCheckpointing = section('Recomputation of activations in backward.', {
-  number_checkpoints: served(nullable(integer()), null, 'groups of blocks of which only the input is kept; null or 0: none'),
+  number_checkpoints: served(
+    nullable(integer()),
+    null,
+    'groups of blocks of which only the input is kept; null or 0: none',
+  ),
   partition_activations: hint(boolean, false, memoryOnly),
   cpu_checkpointing: hint(boolean, false, memoryOnly),
   contiguous_memory_optimization: hint(boolean, false, memoryOnly),
@@ -114,13 +134,22 @@ export const activationCheckpointing = section('Recomputation of activations in 
 })
 
 export const compile = hintSection('kernels are compiled ahead of time', {
-  enabled: served(boolean, false, ''), deepcompile: served(boolean, false, ''), passes: served(anything, null, ''),
-  double_buffer: served(boolean, true, ''), keep_int_input_tensors: served(boolean, true, ''),
-  keep_all_input_tensors: served(boolean, false, ''), offload_activation_pin_memory: served(boolean, true, ''),
-  free_activation: served(boolean, false, ''), free_activation_threshold: served(integer(), 10 * 2 ** 20, ''),
-  offload_activation: served(boolean, false, ''), offload_opt_states: served(boolean, false, ''),
-  offload_parameters: served(boolean, false, ''), symmetric_memory: served(boolean, false, ''),
-  debug_log: served(boolean, false, ''), sync_before_reduce: served(boolean, false, ''),
-  sync_after_reduce: served(boolean, false, ''), sync_before_allgather: served(boolean, false, ''),
+  enabled: served(boolean, false, ''),
+  deepcompile: served(boolean, false, ''),
+  passes: served(anything, null, ''),
+  double_buffer: served(boolean, true, ''),
+  keep_int_input_tensors: served(boolean, true, ''),
+  keep_all_input_tensors: served(boolean, false, ''),
+  offload_activation_pin_memory: served(boolean, true, ''),
+  free_activation: served(boolean, false, ''),
+  free_activation_threshold: served(integer(), 10 * 2 ** 20, ''),
+  offload_activation: served(boolean, false, ''),
+  offload_opt_states: served(boolean, false, ''),
+  offload_parameters: served(boolean, false, ''),
+  symmetric_memory: served(boolean, false, ''),
+  debug_log: served(boolean, false, ''),
+  sync_before_reduce: served(boolean, false, ''),
+  sync_after_reduce: served(boolean, false, ''),
+  sync_before_allgather: served(boolean, false, ''),
   sync_after_allgather: served(boolean, false, ''),
 })

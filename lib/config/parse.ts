@@ -16,7 +16,9 @@ export function parseConfigText(text: string, source: string): unknown {
   const tree = parseTree(body, errors, { allowTrailingComma: true })
   const [error] = errors
   if (error) {
-    const what = printParseErrorCode(error.error).replace(/([a-z])([A-Z])/g, '$1 $2').toLowerCase()
+    const what = printParseErrorCode(error.error)
+      .replace(/([a-z])([A-Z])/g, '$1 $2')
+      .toLowerCase()
     throw new ZeroshardError('CONFIG', `${position(body, error.offset, source)}: not valid JSON: ${what}`)
   }
   if (!tree) throw new ZeroshardError('CONFIG', `${source}: empty; a configuration is a JSON object`)

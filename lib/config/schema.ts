@@ -29,12 +29,15 @@ export interface Section<K extends Keys = Keys, S extends Status = Status> {
 }
 
 export type Rule = Leaf<any> | Section<any>
-export interface Keys { readonly [key: string]: Rule }
+export interface Keys {
+  readonly [key: string]: Rule
+}
 
 /** What reading a section gives: its served sections and its served and hint leaves, all present. */
 export type Resolved<K extends Keys> = {
-  -readonly [P in keyof K as K[P] extends Leaf<any, 'served' | 'hint'> | Section<any, 'served'> ? P : never]:
-    K[P] extends Section<infer Inner> ? Resolved<Inner> : K[P] extends Leaf<infer T> ? T : never
+  -readonly [P in keyof K as K[P] extends Leaf<any, 'served' | 'hint'> | Section<any, 'served'>
+    ? P
+    : never]: K[P] extends Section<infer Inner> ? Resolved<Inner> : K[P] extends Leaf<infer T> ? T : never
 }
 
 export function served<T>(type: ValueType<T>, fallback: NoInfer<T>, text: string, auto = true): Leaf<T, 'served'> {
@@ -52,20 +55,31 @@ type SectionOptions = Partial<Pick<Section, 'aliases' | 'active' | 'shorthand'>>
 const isActive = (given: Record<string, unknown>): boolean =>
   'enabled' in given ? given.enabled === true : Object.keys(given).length > 0
 
-function makeSection<K extends Keys, S extends Status>(status: S, text: string, keys: K, options: SectionOptions): Section<K, S> {
+function makeSection<K extends Keys, S extends Status>(
+  status: S,
+  text: string,
+  keys: K,
+  options: SectionOptions,
+): Section<K, S> {
   return { status, text, keys, aliases: {}, active: isActive, ...options }
 }
 export const section = <K extends Keys>(text: string, keys: K, options: SectionOptions = {}): Section<K, 'served'> =>
   makeSection('served', text, keys, options)
 export const hintSection = <K extends Keys>(text: string, keys: K, options: SectionOptions = {}): Section<K, 'hint'> =>
   makeSection('hint', text, keys, options)
-export const refusedSection = <K extends Keys>(text: string, keys: K, options: SectionOptions = {}): Section<K, 'refused'> =>
-  makeSection('refused', text, keys, options)
+export const refusedSection = <K extends Keys>(
+  text: string,
+  keys: K,
+  options: SectionOptions = {},
+): Section<K, 'refused'> => makeSection('refused', text, keys, options)
 
 export const isSection = (rule: Rule): rule is Section<any> => 'keys' in rule
 
 /** What a walk needs beside the values: where errors point to, and the hints found (text to paths). */
-export interface Reading { source: string; hints: Map<string, string[]> }
+export interface Reading {
+  source: string
+  hints: Map<string, string[]>
+}
 
 export function fail(reading: { source: string }, message: string): never {
   throw new ZeroshardError('CONFIG', `${reading.source}: ${message}`)
@@ -74,7 +88,12 @@ export function fail(reading: { source: string }, message: string): never {
 export const show = (value: unknown): string => JSON.stringify(value) ?? String(value)
 
 /** Reads `raw` by `section`: checks everything, fills in defaults. `where` is the section's path, '' for the top. */
-export function readSection<K extends Keys>(reading: Reading, section: Section<K>, raw: unknown, where: string): Resolved<K> {
+export function readSection<K extends Keys>(
+  reading: Reading,
+  section: Section<K>,
+  raw: unknown,
+  where: string,
+): Resolved<K> {
   const given = givenKeys(reading, section, raw, where)
   const result: Record<string, unknown> = {}
   for (const [key, rule] of Object.entries(section.keys)) {

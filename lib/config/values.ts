@@ -9,15 +9,25 @@ export interface ValueType<T> {
   readonly words?: readonly string[]
 }
 
-export interface Range { min?: number; above?: number; max?: number; below?: number }
+export interface Range {
+  min?: number
+  above?: number
+  max?: number
+  below?: number
+}
 
-const rangeLabel = (r: Range): string => [
-  r.min !== undefined && `at least ${r.min}`, r.above !== undefined && `greater than ${r.above}`,
-  r.max !== undefined && `at most ${r.max}`, r.below !== undefined && `less than ${r.below}`,
-].filter(Boolean).join(' and ')
+const rangeLabel = (r: Range): string =>
+  [
+    r.min !== undefined && `at least ${r.min}`,
+    r.above !== undefined && `greater than ${r.above}`,
+    r.max !== undefined && `at most ${r.max}`,
+    r.below !== undefined && `less than ${r.below}`,
+  ]
+    .filter(Boolean)
+    .join(' and ')
 
-const within = (v: number, r: Range): boolean => v >= (r.min ?? -Infinity) && v > (r.above ?? -Infinity) &&
-  v <= (r.max ?? Infinity) && v < (r.below ?? Infinity)
+const within = (v: number, r: Range): boolean =>
+  v >= (r.min ?? -Infinity) && v > (r.above ?? -Infinity) && v <= (r.max ?? Infinity) && v < (r.below ?? Infinity)
 
 export function number(range: Range = {}): ValueType<number> {
   return {
@@ -56,8 +66,8 @@ export function oneOf<const W extends string>(words: readonly W[], anyCase = fal
   return {
     label: words.map((word) => `"${word}"`).join(words.length > 2 ? ', ' : ' or '),
     words,
-    read: (v) => words.find((word) => v === word ||
-      (anyCase && typeof v === 'string' && v.toLowerCase() === word.toLowerCase())),
+    read: (v) =>
+      words.find((word) => v === word || (anyCase && typeof v === 'string' && v.toLowerCase() === word.toLowerCase())),
   }
 }
 

@@ -4,8 +4,7 @@
 
 /** The printable character for each of the 256 bytes. */
 function byteCharacters(): string[] {
-  const printable = (b: number): boolean =>
-    (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255)
+  const printable = (b: number): boolean => (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255)
   let next = 256
   return Array.from({ length: 256 }, (_, b) => String.fromCodePoint(printable(b) ? b : next++))
 }

@@ -104,10 +104,7 @@ export function checkVocabulary(maxToken: number, vocabSize: number, tokenizer =
   )
 }
 
-function splitTrain(
-  file: TokenFile,
-  options: DatasetOptions,
-): Pick<Dataset, 'train' | 'validation'> {
+function splitTrain(file: TokenFile, options: DatasetOptions): Pick<Dataset, 'train' | 'validation'> {
   const names = describe(options.files)
   const numValidation = Math.floor(file.numTokens * (options.validationFraction ?? 0))
   const border = file.numTokens - numValidation
@@ -135,10 +132,7 @@ async function tokenFilePath(files: readonly string[], options: DatasetOptions):
   return path
 }
 
-async function sourcesFingerprint(
-  files: readonly string[],
-  options: DatasetOptions,
-): Promise<string> {
+async function sourcesFingerprint(files: readonly string[], options: DatasetOptions): Promise<string> {
   const hash = createHash('sha256')
   const parts = [tokenizationVersion, options.tokenizer.name, options.textKey ?? 'text']
   hash.update(JSON.stringify(parts))
@@ -178,8 +172,7 @@ async function tokenize(
       const start = writer.numTokens
       if (sourceKind(file) === 'tokens') appendTokenFile(writer, file, tokenizer)
       else await appendText(writer, file, options)
-      if (writer.numTokens === start)
-        throw new ZeroshardError('DATA', `[data] ${file} holds no text`)
+      if (writer.numTokens === start) throw new ZeroshardError('DATA', `[data] ${file} holds no text`)
     }
     writer.finish()
   } finally {
@@ -187,11 +180,7 @@ async function tokenize(
   }
 }
 
-async function appendText(
-  writer: TokenFileWriter,
-  file: string,
-  options: DatasetOptions,
-): Promise<void> {
+async function appendText(writer: TokenFileWriter, file: string, options: DatasetOptions): Promise<void> {
   const { tokenizer } = options
   const raw = tokenizer.encodeBytes !== undefined
   let documentEnded = false
@@ -242,10 +231,7 @@ function checkOptions(options: DatasetOptions): void {
   const { files, sequenceLength, validationFraction = 0, validationFiles = [] } = options
   if (files.length === 0) throw new ZeroshardError('CONFIG', '[data] data.train names no file')
   if (!(Number.isInteger(sequenceLength) && sequenceLength > 0)) {
-    throw new ZeroshardError(
-      'CONFIG',
-      `[data] sequence_length is ${sequenceLength}; give 1 or more`,
-    )
+    throw new ZeroshardError('CONFIG', `[data] sequence_length is ${sequenceLength}; give 1 or more`)
   }
   if (!(validationFraction >= 0 && validationFraction < 1)) {
     const message = `[data] validation_fraction is ${validationFraction}; give 0 or more, below 1`

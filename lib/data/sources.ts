@@ -25,10 +25,7 @@ export function sourceKind(path: string): SourceKind {
   if (name.endsWith('.jsonl') || name.endsWith('.ndjson')) return 'jsonl'
   if (name.endsWith('.tokens') || name.endsWith('.bin')) return 'tokens'
   if (name.endsWith('.parquet') || name.endsWith('.arrow')) {
-    throw new ZeroshardError(
-      'DATA',
-      `[data] ${path}: this format is not read; convert it to .jsonl`,
-    )
+    throw new ZeroshardError('DATA', `[data] ${path}: this format is not read; convert it to .jsonl`)
   }
   return 'text'
 }
@@ -55,10 +52,7 @@ export async function checkSource(path: string): Promise<Stats> {
  * @param options textKey: where a JSONL record keeps its text; raw: give .txt as bytes, undecoded.
  * @throws ZeroshardError DATA with file and line where the content is not what the name says.
  */
-export async function* readPieces(
-  path: string,
-  options: { textKey: string; raw: boolean },
-): AsyncGenerator<Piece> {
+export async function* readPieces(path: string, options: { textKey: string; raw: boolean }): AsyncGenerator<Piece> {
   if (sourceKind(path) === 'jsonl') yield* jsonlPieces(path, options.textKey)
   else if (options.raw) yield* rawPieces(path)
   else yield* textPieces(path)

@@ -7,14 +7,7 @@ import { createHash, type Hash, randomBytes } from 'node:crypto'
 import * as fs from 'node:fs'
 import { dirname } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
-import {
-  damaged,
-  formatHeader,
-  headerBytes,
-  largestId,
-  parseHeader,
-  type TokenFileHeader,
-} from './token-header.js'
+import { damaged, formatHeader, headerBytes, largestId, parseHeader, type TokenFileHeader } from './token-header.js'
 import type { TokenIds } from './tokenizers.js'
 
 /** Tokens that can be read by position; a file or a part of one. */
@@ -56,11 +49,7 @@ export class TokenFile implements TokenView {
     try {
       const head = Buffer.alloc(headerBytes)
       const got = fs.readSync(fd, head, 0, headerBytes, 0)
-      return new TokenFile(
-        fd,
-        path,
-        parseHeader(head.subarray(0, got), fs.fstatSync(fd).size, path),
-      )
+      return new TokenFile(fd, path, parseHeader(head.subarray(0, got), fs.fstatSync(fd).size, path))
     } catch (error) {
       fs.closeSync(fd)
       throw error
@@ -80,10 +69,7 @@ export class TokenFile implements TokenView {
       out[i] = id
     }
     if (largest > this.maxToken) {
-      throw damaged(
-        this.name,
-        `holds id ${largest}, its header says none is above ${this.maxToken}`,
-      )
+      throw damaged(this.name, `holds id ${largest}, its header says none is above ${this.maxToken}`)
     }
   }
 
@@ -120,13 +106,11 @@ export class TokenFile implements TokenView {
   }
 
   #readFully(bytes: Buffer, position: number): void {
-    if (this.#fd === undefined)
-      throw new ZeroshardError('DISPOSED', `[data] ${this.name} is closed`)
+    if (this.#fd === undefined) throw new ZeroshardError('DISPOSED', `[data] ${this.name} is closed`)
     let done = 0
     while (done < bytes.length) {
       const got = fs.readSync(this.#fd, bytes, done, bytes.length - done, position + done)
-      if (got === 0)
-        throw damaged(this.name, `became shorter while in use, at byte ${position + done}`)
+      if (got === 0) throw damaged(this.name, `became shorter while in use, at byte ${position + done}`)
       done += got
     }
   }

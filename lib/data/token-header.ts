@@ -34,10 +34,7 @@ export function formatHeader(header: TokenFileHeader): Buffer {
   const out = Buffer.alloc(headerBytes)
   const name = Buffer.from(header.tokenizer, 'utf8')
   if (name.length > checkedBytes - nameOffset) {
-    throw new ZeroshardError(
-      'ARGUMENT',
-      `[data] tokenizer name longer than ${checkedBytes - nameOffset} bytes`,
-    )
+    throw new ZeroshardError('ARGUMENT', `[data] tokenizer name longer than ${checkedBytes - nameOffset} bytes`)
   }
   out.write(magic, 0, 'latin1')
   out.writeUInt32LE(version, 8)
@@ -71,10 +68,7 @@ export function parseHeader(head: Buffer, fileBytes: number, path: string): Toke
   }
   const count = head.readBigUInt64LE(16)
   if (count * BigInt(bytesPerToken) + BigInt(headerBytes) !== BigInt(fileBytes)) {
-    throw damaged(
-      path,
-      `has ${fileBytes} bytes, which does not fit the ${count} tokens it announces`,
-    )
+    throw damaged(path, `has ${fileBytes} bytes, which does not fit the ${count} tokens it announces`)
   }
   const maxToken = head.readUInt32LE(24)
   const nameBytes = head.readUInt32LE(96)

@@ -71,10 +71,7 @@ interface GptEncoding {
 
 async function gpt2Tokenizer(): Promise<Tokenizer> {
   const encoding = await optionalPeer<GptEncoding>('gpt-tokenizer', 'encoding/r50k_base')
-  const table = await optionalPeer<{ default: (string | number[])[] }>(
-    'gpt-tokenizer',
-    'bpeRanks/r50k_base',
-  )
+  const table = await optionalPeer<{ default: (string | number[])[] }>('gpt-tokenizer', 'bpeRanks/r50k_base')
   const ranks = table.default.map((entry) => Buffer.from(entry as string))
   const endOfText = ranks.length
   const vocabSize = ranks.length + 1
@@ -127,8 +124,7 @@ async function huggingFaceTokenizer(spec: string): Promise<Tokenizer> {
   const configPath = join(dirname(path), 'tokenizer_config.json')
   const configText = await readFile(configPath, 'utf8').catch(() => undefined)
   const config = configText === undefined ? {} : parseObject(configText, configPath)
-  const { Tokenizer: Implementation } =
-    await optionalPeer<HuggingFaceModule>('@huggingface/tokenizers')
+  const { Tokenizer: Implementation } = await optionalPeer<HuggingFaceModule>('@huggingface/tokenizers')
   const inner = constructTokenizer(Implementation, json, config, path)
   let largest = -1
   for (const id of inner.get_vocab(true).values()) if (id > largest) largest = id
@@ -138,8 +134,7 @@ async function huggingFaceTokenizer(spec: string): Promise<Tokenizer> {
   const decode = (ids: Iterable<number>): string => {
     const list = [...ids]
     for (const id of list) {
-      if (!(Number.isInteger(id) && id >= 0 && id < vocabSize))
-        throw unknownToken(path, id, vocabSize)
+      if (!(Number.isInteger(id) && id >= 0 && id < vocabSize)) throw unknownToken(path, id, vocabSize)
     }
     // Vocabularies may have holes; an id in one has no text.
     const known = list.filter((id) => inner.id_to_token(id) !== undefined)
@@ -180,13 +175,9 @@ function constructTokenizer(
   try {
     return new Implementation(json, config)
   } catch (cause) {
-    throw new ZeroshardError(
-      'DATA',
-      `[tokenizer] ${path} is not a usable tokenizer.json: ${cause}`,
-      {
-        cause,
-      },
-    )
+    throw new ZeroshardError('DATA', `[tokenizer] ${path} is not a usable tokenizer.json: ${cause}`, {
+      cause,
+    })
   }
 }
 
@@ -231,8 +222,5 @@ function decodeBytes(ids: Iterable<number>, bytes: (id: number) => Uint8Array): 
 }
 
 function unknownToken(name: string, id: number, vocabSize: number): ZeroshardError {
-  return new ZeroshardError(
-    'TOKEN',
-    `[tokenizer] ${name} has no token ${id}; its ids are 0 to ${vocabSize - 1}`,
-  )
+  return new ZeroshardError('TOKEN', `[tokenizer] ${name} has no token ${id}; its ids are 0 to ${vocabSize - 1}`)
 }

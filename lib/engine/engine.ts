@@ -5,8 +5,8 @@ import { join } from 'node:path'
 import { backwardFrom } from '../autograd/functions.js'
 import { noGrad } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
-import { openCheckpoint, findNewest, type FoundCheckpoint } from '../checkpoint/folder.js'
-import { loadCheckpoint, type LoadOptions } from '../checkpoint/load.js'
+import { type FoundCheckpoint, findNewest, openCheckpoint } from '../checkpoint/folder.js'
+import { type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
 import type { TrainingState } from '../checkpoint/manifest.js'
 import { saveCheckpoint } from '../checkpoint/save.js'
 import type { Module } from '../nn/module.js'
@@ -14,7 +14,7 @@ import { randomState } from '../ops/random.js'
 import type { Schedule } from '../optim/schedules.js'
 import type { ProcessGroup } from '../parallel/group.js'
 import type { Zero } from '../parallel/zero/zero.js'
-import { memory, type MemoryByCategory } from '../tensor/memory.js'
+import { type MemoryByCategory, memory } from '../tensor/memory.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 
@@ -70,24 +70,43 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
   #gradNorm = 0
   readonly #lossSum: Tensor
 
-  constructor(readonly model: Trainable<Args>, readonly parts: EngineParts) {
+  constructor(
+    readonly model: Trainable<Args>,
+    readonly parts: EngineParts,
+  ) {
     this.#lossSum = unscoped(() => keep(empty([1], { category: 'buffers', zero: true, shared: true })))
   }
 
-  get accumulationSteps(): number { return this.parts.accumulationSteps }
-  get group(): ProcessGroup { return this.parts.group }
+  get accumulationSteps(): number {
+    return this.parts.accumulationSteps
+  }
+  get group(): ProcessGroup {
+    return this.parts.group
+  }
   /** Samples of one step, over all ranks. */
-  get batchSize(): number { return this.parts.microBatchSize * this.parts.accumulationSteps * this.group.size }
+  get batchSize(): number {
+    return this.parts.microBatchSize * this.parts.accumulationSteps * this.group.size
+  }
   /** Learning rate of the next update. */
-  get lr(): number { return this.parts.schedule(this.#updates) }
+  get lr(): number {
+    return this.parts.schedule(this.#updates)
+  }
   /** Global gradient norm of the last step, before clipping. */
-  get gradientNorm(): number { return this.#gradNorm }
-  get wasStepApplied(): boolean { return this.#applied }
+  get gradientNorm(): number {
+    return this.#gradNorm
+  }
+  get wasStepApplied(): boolean {
+    return this.#applied
+  }
   /** True where the next backward is the last before an update. */
-  get isGradientAccumulationBoundary(): boolean { return this.#micro + 1 === this.accumulationSteps }
+  get isGradientAccumulationBoundary(): boolean {
+    return this.#micro + 1 === this.accumulationSteps
+  }
 
   /** Index, within the whole run, of the first sample of this rank's next micro-batch. */
-  get nextSample(): number { return this.samples + this.#firstOfMicro() }
+  get nextSample(): number {
+    return this.samples + this.#firstOfMicro()
+  }
   #firstOfMicro(): number {
     return (this.#micro * this.group.size + this.group.rank) * this.parts.microBatchSize
   }
@@ -95,7 +114,12 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
   /** The model's loss for one micro-batch. */
   forward(...args: Args): Tensor {
     if (this.#micro === 0 && !this.#backwardDone) memory.resetPeak()
-    Object.assign(randomState, { seed: this.parts.seed, step: this.globalSteps, firstSample: this.#firstOfMicro(), draws: 0 })
+    Object.assign(randomState, {
+      seed: this.parts.seed,
+      step: this.globalSteps,
+      firstSample: this.#firstOfMicro(),
+      draws: 0,
+    })
     return this.model.forward(...args)
   }
 
@@ -139,13 +163,22 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
     this.globalSteps++
     this.samples += this.batchSize
     if (!Number.isFinite(loss)) {
-      throw new ZeroshardError('NOT_FINITE', `the loss of step ${this.globalSteps} is ${loss}; lower the learning rate, or look at the data of samples ${this.samples - this.batchSize} to ${this.samples - 1}`)
+      throw new ZeroshardError(
+        'NOT_FINITE',
+        `the loss of step ${this.globalSteps} is ${loss}; lower the learning rate, or look at the data of samples ${this.samples - this.batchSize} to ${this.samples - 1}`,
+      )
     }
     if (this.#applied) this.#updates++
     else this.skippedSteps++
     return {
-      step: this.globalSteps, loss, lr, gradNorm: this.#gradNorm, lossScale: 1, skipped: !this.#applied,
-      memory: stats.live, memoryPeak: stats.peak,
+      step: this.globalSteps,
+      loss,
+      lr,
+      gradNorm: this.#gradNorm,
+      lossScale: 1,
+      skipped: !this.#applied,
+      memory: stats.live,
+      memoryPeak: stats.peak,
     }
   }
 
@@ -167,16 +200,18 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
     this.model.eval()
     try {
       for (const inputs of batches) {
-        tidy(() => noGrad(() => {
-          const loss = this.model.forward(...inputs)
-          runOp('binary', [total], [total, loss.view([1])], [0])
-        }))
+        tidy(() =>
+          noGrad(() => {
+            const loss = this.model.forward(...inputs)
+            runOp('binary', [total], [total, loss.view([1])], [0])
+          }),
+        )
         for (const input of inputs) input.dispose()
         count++
         await new Promise(setImmediate)
       }
       this.group.allReduce(total, true)
-      return (await total.data())[0] as number / Math.max(count, 1)
+      return ((await total.data())[0] as number) / Math.max(count, 1)
     } finally {
       this.model.train()
       total.dispose()
@@ -184,24 +219,45 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
   }
 
   get state(): TrainingState {
-    return { step: this.globalSteps, updates: this.#updates, skippedSteps: this.skippedSteps, samples: this.samples, seed: this.parts.seed }
+    return {
+      step: this.globalSteps,
+      updates: this.#updates,
+      skippedSteps: this.skippedSteps,
+      samples: this.samples,
+      seed: this.parts.seed,
+    }
   }
 
   /** Collective. Writes `output`/checkpoints/step-N; resolves with its path when it is durable. */
   async saveCheckpoint(output: string, options: SaveOptions = {}): Promise<string> {
     if (this.#micro !== 0 || this.#backwardDone) {
-      throw new ZeroshardError('CHECKPOINT', '[saveCheckpoint] in the middle of gradient accumulation; save after a step() that updated')
+      throw new ZeroshardError(
+        'CHECKPOINT',
+        '[saveCheckpoint] in the middle of gradient accumulation; save after a step() that updated',
+      )
     }
     const { zero, group, stage } = this.parts
     const { client = {}, model, tokenizer } = options
     return saveCheckpoint({
-      folder: join(output, 'checkpoints'), zero, group, retain: options.retain ?? 0,
-      head: { state: this.state, layout: { world: group.size, mesh: { data: group.size }, stage }, client, ...(model && { model }), ...(tokenizer && { tokenizer }) },
+      folder: join(output, 'checkpoints'),
+      zero,
+      group,
+      retain: options.retain ?? 0,
+      head: {
+        state: this.state,
+        layout: { world: group.size, mesh: { data: group.size }, stage },
+        client,
+        ...(model && { model }),
+        ...(tokenizer && { tokenizer }),
+      },
     })
   }
 
   /** Collective. Loads a checkpoint (its folder, or a run's output folder) of any layout. */
-  async loadCheckpoint(path: string, options: LoadOptions = {}): Promise<{ path: string; client: Record<string, unknown> }> {
+  async loadCheckpoint(
+    path: string,
+    options: LoadOptions = {},
+  ): Promise<{ path: string; client: Record<string, unknown> }> {
     return this.restore(await openCheckpoint(path), options)
   }
 
@@ -211,7 +267,10 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
     return found && (await this.restore(found)).path
   }
 
-  async restore({ folder, manifest }: FoundCheckpoint, options: LoadOptions = {}): Promise<{ path: string; client: Record<string, unknown> }> {
+  async restore(
+    { folder, manifest }: FoundCheckpoint,
+    options: LoadOptions = {},
+  ): Promise<{ path: string; client: Record<string, unknown> }> {
     await loadCheckpoint(folder, manifest, this.parts.zero, options)
     if (options.optimizer ?? true) {
       const { step, updates, skippedSteps, samples } = manifest.state
@@ -223,7 +282,9 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
     return { path: folder, client: manifest.client }
   }
 
-  memory(): ReturnType<typeof memory.stats> { return memory.stats() }
+  memory(): ReturnType<typeof memory.stats> {
+    return memory.stats()
+  }
 
   /** Frees everything and leaves the process group. */
   async close(): Promise<void> {

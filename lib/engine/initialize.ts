@@ -6,9 +6,9 @@ import { availableParallelism } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { binding } from '../binding/native.js'
 import { type Config, parseConfigText, resolveConfig } from '../config/index.js'
-import { exitWithParent, type RankEnvironment, readEnvironment, rendezvous, type Rendezvous } from '../launch/index.js'
-import type { Module } from '../nn/module.js'
+import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
+import type { Module } from '../nn/module.js'
 import { makeSchedule } from '../optim/schedules.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import type { Stage } from '../parallel/zero/unit.js'
@@ -17,7 +17,11 @@ import type { Tensor } from '../tensor/tensor.js'
 import { Engine, type Trainable } from './engine.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
-export interface World { environment: RankEnvironment; meeting: Rendezvous; group: ProcessGroup }
+export interface World {
+  environment: RankEnvironment
+  meeting: Rendezvous
+  group: ProcessGroup
+}
 
 /** Sets up the native runtime and joins the other ranks, as the environment variables say (torchrun's). */
 export async function joinWorld(options: { serial?: boolean } = {}): Promise<World> {
@@ -49,16 +53,25 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   const stage = config.zero_optimization.stage as Stage
   applyRecompute(model, config)
   const zero = new Zero(model, {
-    stage, group, seed: config.train.seed, dtype: config.bf16.enabled ? 'bf16' : 'f32',
+    stage,
+    group,
+    seed: config.train.seed,
+    dtype: config.bf16.enabled ? 'bf16' : 'f32',
     decayMatricesOnly: params.weight_decay_on === 'matrices',
     overlap: config.zero_optimization.overlap_comm ?? true,
     optimizer: {
-      betas: params.betas as [number, number], eps: params.eps, weightDecay: params.weight_decay,
-      decoupled: config.optimizer.type === 'AdamW' || params.adam_w_mode, biasCorrection: params.bias_correction,
+      betas: params.betas as [number, number],
+      eps: params.eps,
+      weightDecay: params.weight_decay,
+      decoupled: config.optimizer.type === 'AdamW' || params.adam_w_mode,
+      biasCorrection: params.bias_correction,
     },
   })
   return new Engine(model, {
-    zero, group, stage, seed: config.train.seed,
+    zero,
+    group,
+    stage,
+    seed: config.train.seed,
     schedule: makeSchedule(config.scheduler, params.lr),
     microBatchSize: config.train_micro_batch_size_per_gpu,
     accumulationSteps: config.gradient_accumulation_steps,
@@ -86,9 +99,10 @@ export async function initialize<Args extends Tensor[]>(options: {
   const world = await joinWorld()
   try {
     const { model, config } = options
-    const resolved = typeof config === 'string'
-      ? await loadConfig(config, world.group.size)
-      : resolveConfig(config, { source: 'config', directory: process.cwd(), worldSize: world.group.size })
+    const resolved =
+      typeof config === 'string'
+        ? await loadConfig(config, world.group.size)
+        : resolveConfig(config, { source: 'config', directory: process.cwd(), worldSize: world.group.size })
     return makeEngine(model, resolved, world)
   } catch (error) {
     await leaveWorld(world)

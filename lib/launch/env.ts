@@ -29,15 +29,23 @@ export function readEnvironment(env: NodeJS.ProcessEnv = process.env): RankEnvir
     if (text === undefined || text === '') return fallback
     const value = Number(text)
     if (!Number.isInteger(value) || value < min) {
-      throw new ZeroshardError('ARGUMENT', `environment variable ${name} is '${text}'; it must be an integer, at least ${min}`)
+      throw new ZeroshardError(
+        'ARGUMENT',
+        `environment variable ${name} is '${text}'; it must be an integer, at least ${min}`,
+      )
     }
     return value
   }
   const worldSize = whole('WORLD_SIZE', 1, 1)
   const rank = whole('RANK', 0)
-  if (rank >= worldSize) throw new ZeroshardError('ARGUMENT', `environment variable RANK is ${rank}, but WORLD_SIZE is ${worldSize}; ranks count from 0`)
+  if (rank >= worldSize)
+    throw new ZeroshardError(
+      'ARGUMENT',
+      `environment variable RANK is ${rank}, but WORLD_SIZE is ${worldSize}; ranks count from 0`,
+    )
   return {
-    rank, worldSize,
+    rank,
+    worldSize,
     localRank: whole('LOCAL_RANK', rank),
     localWorldSize: whole('LOCAL_WORLD_SIZE', worldSize, 1),
     masterAddress: env.MASTER_ADDR || '127.0.0.1',

@@ -3,11 +3,16 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { createServer, type AddressInfo } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { createInterface } from 'node:readline'
 import { ZeroshardError } from '../binding/errors.js'
 
-export interface LocalOptions { nproc: number; command: string; args: string[]; env?: NodeJS.ProcessEnv }
+export interface LocalOptions {
+  nproc: number
+  command: string
+  args: string[]
+  env?: NodeJS.ProcessEnv
+}
 
 export interface LocalOutcome {
   /** 0, or the exit status of the first rank that failed (1 where a signal killed it). */
@@ -27,8 +32,13 @@ const INTERRUPTED = 130
 export async function launchLocal({ nproc, command, args, env = process.env }: LocalOptions): Promise<LocalOutcome> {
   if (nproc < 1) throw new ZeroshardError('ARGUMENT', `--nproc ${nproc}: at least one rank is needed`)
   const shared = {
-    ...env, WORLD_SIZE: String(nproc), LOCAL_WORLD_SIZE: String(nproc), MASTER_ADDR: '127.0.0.1',
-    MASTER_PORT: String(await freePort()), ZEROSHARD_SECRET: randomBytes(16).toString('hex'), ZEROSHARD_CHILD: '1',
+    ...env,
+    WORLD_SIZE: String(nproc),
+    LOCAL_WORLD_SIZE: String(nproc),
+    MASTER_ADDR: '127.0.0.1',
+    MASTER_PORT: String(await freePort()),
+    ZEROSHARD_SECRET: randomBytes(16).toString('hex'),
+    ZEROSHARD_CHILD: '1',
   }
   const children = Array.from({ length: nproc }, (_, rank) => startRank(rank, command, args, shared))
   const signalAll = (signal: NodeJS.Signals): void => {
@@ -39,14 +49,19 @@ export async function launchLocal({ nproc, command, args, env = process.env }: L
   const timers: NodeJS.Timeout[] = []
   try {
     let first: LocalOutcome | undefined
-    await Promise.all(children.map(async (child, rank) => {
-      const outcome = await ended(child, rank)
-      const interrupted = outcome.status === INTERRUPTED
-      if (outcome.status === 0 || (first && (interrupted || first.status !== INTERRUPTED))) return
-      first = outcome
-      if (interrupted) return
-      timers.push(setTimeout(signalAll, (GRACE[0] as number) * 1000, 'SIGTERM'), setTimeout(signalAll, (GRACE[1] as number) * 1000, 'SIGKILL'))
-    }))
+    await Promise.all(
+      children.map(async (child, rank) => {
+        const outcome = await ended(child, rank)
+        const interrupted = outcome.status === INTERRUPTED
+        if (outcome.status === 0 || (first && (interrupted || first.status !== INTERRUPTED))) return
+        first = outcome
+        if (interrupted) return
+        timers.push(
+          setTimeout(signalAll, (GRACE[0] as number) * 1000, 'SIGTERM'),
+          setTimeout(signalAll, (GRACE[1] as number) * 1000, 'SIGKILL'),
+        )
+      }),
+    )
     return first ?? { status: 0 }
   } finally {
     for (const timer of timers) clearTimeout(timer)
@@ -57,9 +72,13 @@ export async function launchLocal({ nproc, command, args, env = process.env }: L
 /** Its own session, so that a terminal's Ctrl-C reaches it once, through the launcher. */
 function startRank(rank: number, command: string, args: string[], env: NodeJS.ProcessEnv): ChildProcess {
   const own = { ...env, RANK: String(rank), LOCAL_RANK: String(rank) }
-  if (rank === 0) return spawn(command, args, { env: own, stdio: ['inherit', 'inherit', 'inherit', 'ipc'], detached: true })
+  if (rank === 0)
+    return spawn(command, args, { env: own, stdio: ['inherit', 'inherit', 'inherit', 'ipc'], detached: true })
   const child = spawn(command, args, { env: own, stdio: ['ignore', 'pipe', 'pipe', 'ipc'], detached: true })
-  for (const [from, to] of [[child.stdout, process.stdout], [child.stderr, process.stderr]] as const) {
+  for (const [from, to] of [
+    [child.stdout, process.stdout],
+    [child.stderr, process.stderr],
+  ] as const) {
     createInterface({ input: from as NodeJS.ReadableStream }).on('line', (line) => to.write(`[rank ${rank}] ${line}\n`))
   }
   return child
@@ -67,10 +86,21 @@ function startRank(rank: number, command: string, args: string[], env: NodeJS.Pr
 
 function ended(child: ChildProcess, rank: number): Promise<LocalOutcome> {
   return new Promise((done, reject) => {
-    child.once('error', (cause) => reject(new ZeroshardError('IO', `rank ${rank} could not be started: ${cause.message}`, { cause })))
-    child.once('close', (status, signal) => done(signal
-      ? { status: 1, failedRank: rank, signal, message: `rank ${rank} was killed by ${signal}${signal === 'SIGKILL' ? ' (out of memory?)' : ''}` }
-      : { status: status as number, failedRank: rank }))
+    child.once('error', (cause) =>
+      reject(new ZeroshardError('IO', `rank ${rank} could not be started: ${cause.message}`, { cause })),
+    )
+    child.once('close', (status, signal) =>
+      done(
+        signal
+          ? {
+              status: 1,
+              failedRank: rank,
+              signal,
+              message: `rank ${rank} was killed by ${signal}${signal === 'SIGKILL' ? ' (out of memory?)' : ''}`,
+            }
+          : { status: status as number, failedRank: rank },
+      ),
+    )
   })
 }
 

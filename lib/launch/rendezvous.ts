@@ -24,7 +24,14 @@ export interface Rendezvous {
 export async function rendezvous(environment: RankEnvironment): Promise<Rendezvous> {
   const { rank, worldSize } = environment
   if (worldSize === 1) {
-    return { rank, worldSize, exchange: async (_, value) => [value], onFailure: () => {}, fail: () => {}, close: async () => {} }
+    return {
+      rank,
+      worldSize,
+      exchange: async (_, value) => [value],
+      onFailure: () => {},
+      fail: () => {},
+      close: async () => {},
+    }
   }
   const server = rank === 0 ? await MeetingServer.listen(environment) : undefined
   try {
@@ -42,16 +49,24 @@ async function reach({ masterAddress, masterPort, timeoutSeconds }: RankEnvironm
   const deadline = Date.now() + timeoutSeconds * 1000
   for (;;) {
     const socket = connect(masterPort, masterAddress)
-    const error = await new Promise<Error | undefined>((done) => socket.once('connect', () => done(undefined)).once('error', done))
+    const error = await new Promise<Error | undefined>((done) =>
+      socket.once('connect', () => done(undefined)).once('error', done),
+    )
     if (!error) return socket
     if (Date.now() > deadline) {
-      throw new ZeroshardError('RENDEZVOUS', `rank 0 did not answer at ${masterAddress}:${masterPort} within ${timeoutSeconds} s (${error.message}); check MASTER_ADDR and MASTER_PORT`)
+      throw new ZeroshardError(
+        'RENDEZVOUS',
+        `rank 0 did not answer at ${masterAddress}:${masterPort} within ${timeoutSeconds} s (${error.message}); check MASTER_ADDR and MASTER_PORT`,
+      )
     }
     await new Promise((done) => setTimeout(done, 50))
   }
 }
 
-interface Waiting { resolve(values: string[]): void; reject(error: Error): void }
+interface Waiting {
+  resolve(values: string[]): void
+  reject(error: Error): void
+}
 
 class Meeting implements Rendezvous {
   readonly rank: number
@@ -62,7 +77,11 @@ class Meeting implements Rendezvous {
   #failure: Failure | undefined
   #closing = false
 
-  constructor(readonly environment: RankEnvironment, readonly socket: Socket, readonly server: MeetingServer | undefined) {
+  constructor(
+    readonly environment: RankEnvironment,
+    readonly socket: Socket,
+    readonly server: MeetingServer | undefined,
+  ) {
     this.rank = environment.rank
     this.worldSize = environment.worldSize
     socket.on('error', () => {})
@@ -84,7 +103,13 @@ class Meeting implements Rendezvous {
       this.onFailure(refuse)
       receive<ToRank>(this.socket, (message) => {
         if (message.type === 'challenge') {
-          send(this.socket, { type: 'hello', rank, worldSize, nonce, proof: prove(secret, `rank ${rank} of ${worldSize}`, message.nonce) })
+          send(this.socket, {
+            type: 'hello',
+            rank,
+            worldSize,
+            nonce,
+            proof: prove(secret, `rank ${rank} of ${worldSize}`, message.nonce),
+          })
         } else if (message.type === 'refused') refuse(message.failure)
         else if (message.type === 'welcome') {
           if (!proves(message.proof, secret, 'server', nonce)) {
@@ -119,11 +144,22 @@ class Meeting implements Rendezvous {
       const { timeoutSeconds } = this.environment
       const timer = setTimeout(() => {
         this.#waiting.delete(key)
-        reject(new ZeroshardError('RENDEZVOUS', `not all ${this.worldSize} ranks came to '${key}' within ${timeoutSeconds} s; look at the others' output`))
+        reject(
+          new ZeroshardError(
+            'RENDEZVOUS',
+            `not all ${this.worldSize} ranks came to '${key}' within ${timeoutSeconds} s; look at the others' output`,
+          ),
+        )
       }, timeoutSeconds * 1000)
       this.#waiting.set(key, {
-        resolve: (values) => { clearTimeout(timer); resolve(values) },
-        reject: (error) => { clearTimeout(timer); reject(error) },
+        resolve: (values) => {
+          clearTimeout(timer)
+          resolve(values)
+        },
+        reject: (error) => {
+          clearTimeout(timer)
+          reject(error)
+        },
       })
       send(this.socket, { type: 'put', key, value })
     })

@@ -13,7 +13,10 @@ export class MeetingServer {
   readonly #gone = new Set<number>()
   #failed = false
 
-  private constructor(readonly environment: RankEnvironment, readonly server: Server) {
+  private constructor(
+    readonly environment: RankEnvironment,
+    readonly server: Server,
+  ) {
     server.on('connection', (socket) => this.#greet(socket))
   }
 
@@ -22,10 +25,17 @@ export class MeetingServer {
     const server = createServer()
     const { masterPort, masterAddress } = environment
     await new Promise<void>((done, reject) => {
-      server.once('error', (cause: NodeJS.ErrnoException) => reject(new ZeroshardError('RENDEZVOUS',
-        cause.code === 'EADDRINUSE'
-          ? `rank 0 cannot listen on ${masterAddress}:${masterPort}: the port is in use; set MASTER_PORT to a free one`
-          : `rank 0 cannot listen on ${masterAddress}:${masterPort}: ${cause.message}`, { cause })))
+      server.once('error', (cause: NodeJS.ErrnoException) =>
+        reject(
+          new ZeroshardError(
+            'RENDEZVOUS',
+            cause.code === 'EADDRINUSE'
+              ? `rank 0 cannot listen on ${masterAddress}:${masterPort}: the port is in use; set MASTER_PORT to a free one`
+              : `rank 0 cannot listen on ${masterAddress}:${masterPort}: ${cause.message}`,
+            { cause },
+          ),
+        ),
+      )
       server.listen(masterPort, masterAddress, done)
     })
     return new MeetingServer(environment, server)
@@ -81,7 +91,10 @@ export class MeetingServer {
     values.set(rank, value)
     if (values.size < this.environment.worldSize) return
     this.#puts.delete(key)
-    const ordered = Array.from({ length: values.size }, (_, index) => (values as Map<number, string>).get(index) as string)
+    const ordered = Array.from(
+      { length: values.size },
+      (_, index) => (values as Map<number, string>).get(index) as string,
+    )
     for (const socket of this.#ranks.values()) send(socket, { type: 'all', key, values: ordered })
   }
 

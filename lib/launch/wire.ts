@@ -4,7 +4,10 @@ import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { ErrorCode } from '../binding/errors.js'
 
-export interface Failure { code: ErrorCode; message: string }
+export interface Failure {
+  code: ErrorCode
+  message: string
+}
 
 export type ToServer =
   | { type: 'hello'; rank: number; worldSize: number; nonce: string; proof: string }

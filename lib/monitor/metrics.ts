@@ -16,5 +16,7 @@ export class MetricsFile {
     writeSync(this.#file, `${JSON.stringify(row)}\n`)
   }
 
-  close(): void { closeSync(this.#file) }
+  close(): void {
+    closeSync(this.#file)
+  }
 }

@@ -56,19 +56,26 @@ export class Embedding extends Module {
     this.weight = new Parameter([numEmbeddings, dimension], init)
   }
 
-  forward(ids: Tensor): Tensor { return ops.embedding(this.weight.tensor, ids) }
+  forward(ids: Tensor): Tensor {
+    return ops.embedding(this.weight.tensor, ids)
+  }
 }
 
 export class LayerNorm extends Module {
   readonly weight: Parameter
   readonly bias: Parameter
-  constructor(dimension: number, readonly eps = 1e-5) {
+  constructor(
+    dimension: number,
+    readonly eps = 1e-5,
+  ) {
     super()
     this.weight = new Parameter([dimension], constant(1))
     this.bias = new Parameter([dimension], constant(0))
   }
 
-  forward(x: Tensor): Tensor { return ops.layerNorm(x, this.weight.tensor, this.bias.tensor, this.eps) }
+  forward(x: Tensor): Tensor {
+    return ops.layerNorm(x, this.weight.tensor, this.bias.tensor, this.eps)
+  }
 
   /** Norm of x + residual, and that sum. */
   forwardAdd(x: Tensor, residual: Tensor): { y: Tensor; sum: Tensor } {
@@ -78,12 +85,17 @@ export class LayerNorm extends Module {
 
 export class RMSNorm extends Module {
   readonly weight: Parameter
-  constructor(dimension: number, readonly eps = 1e-6) {
+  constructor(
+    dimension: number,
+    readonly eps = 1e-6,
+  ) {
     super()
     this.weight = new Parameter([dimension], constant(1))
   }
 
-  forward(x: Tensor): Tensor { return ops.rmsNorm(x, this.weight.tensor, this.eps) }
+  forward(x: Tensor): Tensor {
+    return ops.rmsNorm(x, this.weight.tensor, this.eps)
+  }
   forwardAdd(x: Tensor, residual: Tensor): { y: Tensor; sum: Tensor } {
     return ops.addRmsNorm(x, residual, this.weight.tensor, this.eps)
   }
@@ -91,7 +103,9 @@ export class RMSNorm extends Module {
 
 /** Zeroes with probability p in training; what is drawn depends on (seed, step, sample, module path) alone. */
 export class Dropout extends Module {
-  constructor(readonly p: number) { super() }
+  constructor(readonly p: number) {
+    super()
+  }
   forward(x: Tensor): Tensor {
     return this.training && this.p > 0 ? ops.dropout(x, this.p, this.path) : x
   }

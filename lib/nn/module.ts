@@ -42,7 +42,9 @@ export abstract class Module {
     return found
   }
 
-  parameters(): Parameter[] { return [...this.namedParameters().values()] }
+  parameters(): Parameter[] {
+    return [...this.namedParameters().values()]
+  }
 
   /** Calls `fn` on this module and all below, parents first, after setting their paths. */
   visit(fn: (module: Module) => void, path = ''): void {
@@ -53,11 +55,15 @@ export abstract class Module {
 
   /** Training mode (dropout on), or not. */
   train(mode = true): this {
-    this.visit((module) => { module.training = mode }, this.path)
+    this.visit((module) => {
+      module.training = mode
+    }, this.path)
     return this
   }
 
-  eval(): this { return this.train(false) }
+  eval(): this {
+    return this.train(false)
+  }
 
   /** Gives every parameter its own memory and initial values; for use without an engine. */
   materialize(options: { seed?: number; dtype?: DType } = {}): this {
@@ -94,13 +100,19 @@ export abstract class Module {
     const missing = [...own.keys()].filter((name) => !state.has(name))
     const unexpected = [...state.keys()].filter((name) => !own.has(name))
     if (strict && (missing.length || unexpected.length)) {
-      throw new ZeroshardError('CHECKPOINT', `[loadStateDict] missing: ${missing.join(', ') || 'none'}; unexpected: ${unexpected.join(', ') || 'none'}; load with strict = false to ignore them`)
+      throw new ZeroshardError(
+        'CHECKPOINT',
+        `[loadStateDict] missing: ${missing.join(', ') || 'none'}; unexpected: ${unexpected.join(', ') || 'none'}; load with strict = false to ignore them`,
+      )
     }
     for (const [name, target] of own) {
       const source = state.get(name)
       if (!source) continue
       if (source.shape.join() !== target.shape.join()) {
-        throw new ZeroshardError('SHAPE', `[loadStateDict] ${name}: model ${target.describe()}, given ${source.describe()}`)
+        throw new ZeroshardError(
+          'SHAPE',
+          `[loadStateDict] ${name}: model ${target.describe()}, given ${source.describe()}`,
+        )
       }
       runOp('cast', [target], [source])
     }

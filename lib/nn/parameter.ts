@@ -22,19 +22,27 @@ export class Parameter {
   readonly count: number
   #tensor: Tensor | undefined
 
-  constructor(readonly shape: Shape, readonly init: Init) {
+  constructor(
+    readonly shape: Shape,
+    readonly init: Init,
+  ) {
     this.count = countOf(shape)
   }
 
   /** The values; throws before initialize() has materialised them. */
   get tensor(): Tensor {
     if (!this.#tensor) {
-      throw new ZeroshardError('ARGUMENT', `parameter '${this.name}' [${this.shape.join(', ')}] has no memory yet; call initialize() or materialize() first`)
+      throw new ZeroshardError(
+        'ARGUMENT',
+        `parameter '${this.name}' [${this.shape.join(', ')}] has no memory yet; call initialize() or materialize() first`,
+      )
     }
     return this.#tensor
   }
 
-  get materialized(): boolean { return this.#tensor !== undefined }
+  get materialized(): boolean {
+    return this.#tensor !== undefined
+  }
 
   /** Gives the parameter its memory; the caller owns the tensor. */
   attach(tensor: Tensor): void {
@@ -43,13 +51,16 @@ export class Parameter {
     this.#tensor = tensor
   }
 
-  detach(): void { this.#tensor = undefined }
+  detach(): void {
+    this.#tensor = undefined
+  }
 
   /** Writes initial values to an f32 tensor that holds elements [offset, offset + count) of the whole. */
   fill(target: Tensor, seed: number, offset = 0): void {
     const { init } = this
     if (init.kind === 'constant') runOp('fill', [target], [], [init.value])
-    else if (init.kind === 'normal') randomFill(target, 'normal', init.mean ?? 0, init.std, seed, siteOf('init', this.name), offset)
+    else if (init.kind === 'normal')
+      randomFill(target, 'normal', init.mean ?? 0, init.std, seed, siteOf('init', this.name), offset)
     else randomFill(target, 'uniform', init.low, init.high, seed, siteOf('init', this.name), offset)
   }
 }

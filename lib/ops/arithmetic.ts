@@ -6,7 +6,18 @@ import { broadcastShape, checkFloat, checkShape, sameShape } from './check.js'
 
 const binaryKinds = { add: 0, sub: 1, mul: 2, div: 3, maximum: 4, minimum: 5 } as const
 const unaryKinds = {
-  geluTanh: 0, gelu: 1, silu: 2, relu: 3, tanh: 4, sigmoid: 5, exp: 6, log: 7, sqrt: 8, square: 9, abs: 10, reciprocal: 11,
+  geluTanh: 0,
+  gelu: 1,
+  silu: 2,
+  relu: 3,
+  tanh: 4,
+  sigmoid: 5,
+  exp: 6,
+  log: 7,
+  sqrt: 8,
+  square: 9,
+  abs: 10,
+  reciprocal: 11,
 } as const
 /** Kinds whose gradient needs the result instead of the input (native/ops/elementwise.h). */
 const fromResult = new Set<number>([3, 4, 5, 6, 8, 11])
@@ -30,14 +41,22 @@ export function unbroadcast(gradient: Tensor, shape: Shape): Tensor {
   }
   if (lead > 0) {
     const inner = shape.reduce((product, _, index) => product * (dims[lead + index] as number), 1)
-    sumOver(1, dims.slice(0, lead).reduce((p, s) => p * s, 1), inner)
+    sumOver(
+      1,
+      dims.slice(0, lead).reduce((p, s) => p * s, 1),
+      inner,
+    )
     dims = dims.slice(lead)
   }
   shape.forEach((size, index) => {
     const n = dims[index] as number
     if (size === n) return
     const outer = dims.slice(0, index).reduce((p, s) => p * s, 1)
-    sumOver(outer, n, dims.slice(index + 1).reduce((p, s) => p * s, 1))
+    sumOver(
+      outer,
+      n,
+      dims.slice(index + 1).reduce((p, s) => p * s, 1),
+    )
     dims[index] = 1
   })
   return current.view(shape)
@@ -50,12 +69,22 @@ function binary(name: keyof typeof binaryKinds, a: Tensor, b: Tensor): Tensor {
   record(name, [y], [a, b], product ? [a, b] : [], ([dy], { needs }) => {
     if (!dy) return []
     const multiply = (other: Tensor): Tensor => rawBinary(2, dy, other, dy.shape)
-    const da = !needs(0) ? undefined
-      : name === 'mul' ? multiply(b) : name === 'div' ? rawBinary(3, dy, b, dy.shape) : dy
-    const db = !needs(1) ? undefined
-      : name === 'mul' ? multiply(a)
-        : name === 'div' ? scaled(rawBinary(3, rawBinary(3, multiply(a), b, dy.shape), b, dy.shape), -1)
-          : name === 'sub' ? scaled(dy, -1) : dy
+    const da = !needs(0)
+      ? undefined
+      : name === 'mul'
+        ? multiply(b)
+        : name === 'div'
+          ? rawBinary(3, dy, b, dy.shape)
+          : dy
+    const db = !needs(1)
+      ? undefined
+      : name === 'mul'
+        ? multiply(a)
+        : name === 'div'
+          ? scaled(rawBinary(3, rawBinary(3, multiply(a), b, dy.shape), b, dy.shape), -1)
+          : name === 'sub'
+            ? scaled(dy, -1)
+            : dy
     return [da && unbroadcast(da, a.shape), db && unbroadcast(db, b.shape)]
   })
   return y

@@ -14,13 +14,46 @@ export interface AttentionOptions {
 }
 
 /** Where q, k or v lies: tensor, offset of its first element, elements per token and per sequence. */
-interface Part { tensor: Tensor; offset: number; row: number; batch: number }
+interface Part {
+  tensor: Tensor
+  offset: number
+  row: number
+  batch: number
+}
 
-interface Geometry { b: number; tq: number; tk: number; hq: number; hkv: number; d: number; scale: number; causal: boolean; position: number }
+interface Geometry {
+  b: number
+  tq: number
+  tk: number
+  hq: number
+  hkv: number
+  d: number
+  scale: number
+  causal: boolean
+  position: number
+}
 
 function scalarsOf(g: Geometry, q: Part, k: Part, v: Part): number[] {
-  return [g.b, g.tq, g.tk, g.hq, g.hkv, g.d, g.scale, g.causal ? 1 : 0, g.position,
-    q.offset, q.row, q.batch, k.offset, k.row, k.batch, v.offset, v.row, v.batch]
+  return [
+    g.b,
+    g.tq,
+    g.tk,
+    g.hq,
+    g.hkv,
+    g.d,
+    g.scale,
+    g.causal ? 1 : 0,
+    g.position,
+    q.offset,
+    q.row,
+    q.batch,
+    k.offset,
+    k.row,
+    k.batch,
+    v.offset,
+    v.row,
+    v.batch,
+  ]
 }
 
 function forward(g: Geometry, q: Part, k: Part, v: Part): { o: Tensor; lse: Tensor } {
@@ -44,7 +77,17 @@ export function packedAttention(qkv: Tensor, options: AttentionOptions): Tensor 
   const h = options.numHeads
   const d = headsOf('packedAttention', qkv, 3 * h)
   const [b, t] = qkv.shape as [number, number]
-  const g: Geometry = { b, tq: t, tk: t, hq: h, hkv: h, d, scale: options.scale ?? d ** -0.5, causal: options.causal ?? true, position: 0 }
+  const g: Geometry = {
+    b,
+    tq: t,
+    tk: t,
+    hq: h,
+    hkv: h,
+    d,
+    scale: options.scale ?? d ** -0.5,
+    causal: options.causal ?? true,
+    position: 0,
+  }
   const parts = (x: Tensor): [Part, Part, Part] =>
     [0, 1, 2].map((i) => ({ tensor: x, offset: i * h * d, row: 3 * h * d, batch: t * 3 * h * d })) as [Part, Part, Part]
   const { o, lse } = forward(g, ...parts(qkv))
@@ -62,7 +105,12 @@ export function packedAttention(qkv: Tensor, options: AttentionOptions): Tensor 
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
   checkFloat('attention', q, k, v)
   const g = geometryOf(q, k, v, options)
-  const part = (x: Tensor): Part => ({ tensor: x, offset: 0, row: x.shape[2] as number, batch: (x.shape[1] as number) * (x.shape[2] as number) })
+  const part = (x: Tensor): Part => ({
+    tensor: x,
+    offset: 0,
+    row: x.shape[2] as number,
+    batch: (x.shape[1] as number) * (x.shape[2] as number),
+  })
   const { o, lse } = forward(g, part(q), part(k), part(v))
   record('attention', [o], [q, k, v], [q, k, v, o, lse], ([dy]) => {
     if (!dy) return []
@@ -78,10 +126,18 @@ function geometryOf(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions):
   const hq = options.numHeads
   const hkv = options.numKeyValueHeads ?? hq
   const d = headsOf('attention', q, hq)
-  const fits = headsOf('attention', k, hkv) === d && headsOf('attention', v, hkv) === d && hq % hkv === 0 &&
-    k.shape[0] === q.shape[0] && v.shape[0] === q.shape[0] && k.shape[1] === v.shape[1]
+  const fits =
+    headsOf('attention', k, hkv) === d &&
+    headsOf('attention', v, hkv) === d &&
+    hq % hkv === 0 &&
+    k.shape[0] === q.shape[0] &&
+    v.shape[0] === q.shape[0] &&
+    k.shape[1] === v.shape[1]
   if (!fits) {
-    throw new ZeroshardError('SHAPE', `[attention] q ${q.describe()} (${hq} heads), k ${k.describe()}, v ${v.describe()} (${hkv} heads) do not fit`)
+    throw new ZeroshardError(
+      'SHAPE',
+      `[attention] q ${q.describe()} (${hq} heads), k ${k.describe()}, v ${v.describe()} (${hkv} heads) do not fit`,
+    )
   }
   const [b, tq] = q.shape as [number, number]
   const tk = k.shape[1] as number
@@ -92,14 +148,30 @@ function geometryOf(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions):
  * Attention over a key/value cache (B, S, Hkv·D), of which the first `length` tokens are filled; for generation,
  * not differentiable. q, k or v may be packed: `part` says where each lies.
  */
-export function cachedAttention(q: Part, cache: { k: Tensor; v: Tensor; length: number }, options: AttentionOptions & { tokens: number; headSize: number }): Tensor {
+export function cachedAttention(
+  q: Part,
+  cache: { k: Tensor; v: Tensor; length: number },
+  options: AttentionOptions & { tokens: number; headSize: number },
+): Tensor {
   const hkv = options.numKeyValueHeads ?? options.numHeads
   const [b, capacity, width] = cache.k.shape as [number, number, number]
-  const g: Geometry = { b, tq: options.tokens, tk: cache.length, hq: options.numHeads, hkv, d: options.headSize,
-    scale: options.scale ?? options.headSize ** -0.5, causal: true, position: cache.length - options.tokens }
-  const { o, lse } = forward(g, q,
+  const g: Geometry = {
+    b,
+    tq: options.tokens,
+    tk: cache.length,
+    hq: options.numHeads,
+    hkv,
+    d: options.headSize,
+    scale: options.scale ?? options.headSize ** -0.5,
+    causal: true,
+    position: cache.length - options.tokens,
+  }
+  const { o, lse } = forward(
+    g,
+    q,
     { tensor: cache.k, offset: 0, row: width, batch: capacity * width },
-    { tensor: cache.v, offset: 0, row: width, batch: capacity * width })
+    { tensor: cache.v, offset: 0, row: width, batch: capacity * width },
+  )
   lse.dispose()
   return o
 }
@@ -111,7 +183,10 @@ export function rotary(x: Tensor, table: Tensor, numHeads: number, position = 0)
   const d = headsOf('rotary', x, numHeads)
   const [b, t] = x.shape as [number, number]
   if (table.shape[1] !== d || position + t > (table.shape[0] as number)) {
-    throw new ZeroshardError('SHAPE', `[rotary] table ${table.describe()} does not cover positions ${position} to ${position + t} of D ${d}`)
+    throw new ZeroshardError(
+      'SHAPE',
+      `[rotary] table ${table.describe()} does not cover positions ${position} to ${position + t} of D ${d}`,
+    )
   }
   const rotate = (source: Tensor, inverse: number): Tensor => {
     const y = empty(source.shape, { dtype: source.dtype })

@@ -14,14 +14,18 @@ export function checkFloat(op: string, ...tensors: readonly (Tensor | undefined)
       throw new ZeroshardError('DTYPE', `[${op}] takes f32, bf16 or f16, got ${tensor.describe()}; cast it`)
     }
     if (tensor.dtype !== first.dtype) {
-      throw new ZeroshardError('DTYPE', `[${op}] ${first.describe()} and ${tensor.describe()} differ in dtype; cast one`)
+      throw new ZeroshardError(
+        'DTYPE',
+        `[${op}] ${first.describe()} and ${tensor.describe()} differ in dtype; cast one`,
+      )
     }
   }
 }
 
 export function checkDType(op: string, tensor: Tensor, dtype: DType): void {
   tensor.check(op)
-  if (tensor.dtype !== dtype) throw new ZeroshardError('DTYPE', `[${op}] needs ${dtype}, got ${tensor.describe()}; cast it`)
+  if (tensor.dtype !== dtype)
+    throw new ZeroshardError('DTYPE', `[${op}] needs ${dtype}, got ${tensor.describe()}; cast it`)
 }
 
 export function checkShape(op: string, what: string, tensor: Tensor, shape: Shape): void {
@@ -40,7 +44,10 @@ export function broadcastShape(op: string, a: Tensor, b: Tensor): number[] {
     const left = a.shape[index - rank + a.shape.length] ?? 1
     const right = b.shape[index - rank + b.shape.length] ?? 1
     if (left !== right && left !== 1 && right !== 1) {
-      throw new ZeroshardError('SHAPE', `[${op}] ${a.describe()} and ${b.describe()} do not broadcast: ${left} against ${right}`)
+      throw new ZeroshardError(
+        'SHAPE',
+        `[${op}] ${a.describe()} and ${b.describe()} do not broadcast: ${left} against ${right}`,
+      )
     }
     return left === 1 ? right : left
   })

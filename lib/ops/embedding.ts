@@ -10,7 +10,8 @@ import { weightGradient } from './linear.js'
 export function embedding(table: Tensor, ids: Tensor): Tensor {
   checkFloat('embedding', table)
   checkDType('embedding', ids, 'i32')
-  if (table.shape.length !== 2) throw new ZeroshardError('SHAPE', `[embedding] the table must be (V, C), got ${table.describe()}`)
+  if (table.shape.length !== 2)
+    throw new ZeroshardError('SHAPE', `[embedding] the table must be (V, C), got ${table.describe()}`)
   const [v, c] = table.shape as [number, number]
   const scalars = [ids.count, c, 0, v]
   const y = empty([...ids.shape, c], { dtype: table.dtype })
@@ -22,11 +23,13 @@ export function embedding(table: Tensor, ids: Tensor): Tensor {
       runOp('embedding_backward', [sink], [dy, ids], scalars)
       return [undefined]
     }
-    return [weightGradient(context, 0, table, (into) => {
-      const wide = empty(table.shape, { zero: true })
-      runOp('embedding_backward', [wide], [dy, ids], scalars)
-      runOp('cast', [into], [wide])
-    })]
+    return [
+      weightGradient(context, 0, table, (into) => {
+        const wide = empty(table.shape, { zero: true })
+        runOp('embedding_backward', [wide], [dy, ids], scalars)
+        runOp('cast', [into], [wide])
+      }),
+    ]
   })
   return y
 }

@@ -45,15 +45,26 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
 }
 
 function rawPermute(x: Tensor, order: readonly number[]): Tensor {
-  const y = empty(order.map((dim) => x.shape[dim] as number), { dtype: x.dtype })
-  runOp('permute', [y], [x], Array.from({ length: 8 }, (_, index) => order[index] ?? index))
+  const y = empty(
+    order.map((dim) => x.shape[dim] as number),
+    { dtype: x.dtype },
+  )
+  runOp(
+    'permute',
+    [y],
+    [x],
+    Array.from({ length: 8 }, (_, index) => order[index] ?? index),
+  )
   return y
 }
 
 /** Swaps two dims. */
 export function transpose(x: Tensor, dim0 = -2, dim1 = -1): Tensor {
   const [a, b] = [normalDim('transpose', x, dim0), normalDim('transpose', x, dim1)]
-  return permute(x, x.shape.map((_, dim) => (dim === a ? b : dim === b ? a : dim)))
+  return permute(
+    x,
+    x.shape.map((_, dim) => (dim === a ? b : dim === b ? a : dim)),
+  )
 }
 
 /** Elements [start, end) of one dim. */
@@ -84,27 +95,35 @@ export function concat(parts: readonly Tensor[], dim: number): Tensor {
   if (!first) throw new ZeroshardError('ARGUMENT', '[concat] needs at least one tensor')
   const axis = normalDim('concat', first, dim)
   for (const part of parts) {
-    const fits = part.dtype === first.dtype && part.shape.length === first.shape.length &&
+    const fits =
+      part.dtype === first.dtype &&
+      part.shape.length === first.shape.length &&
       part.shape.every((size, index) => index === axis || size === first.shape[index])
-    if (!fits) throw new ZeroshardError('SHAPE', `[concat] ${part.describe()} does not fit ${first.describe()} along dim ${dim}`)
+    if (!fits)
+      throw new ZeroshardError('SHAPE', `[concat] ${part.describe()} does not fit ${first.describe()} along dim ${dim}`)
   }
   const outer = countOf(first.shape.slice(0, axis))
   const inner = countOf(first.shape.slice(axis + 1))
   const total = parts.reduce((sum, part) => sum + (part.shape[axis] as number), 0)
-  const y = empty(first.shape.map((size, index) => (index === axis ? total : size)), { dtype: first.dtype })
+  const y = empty(
+    first.shape.map((size, index) => (index === axis ? total : size)),
+    { dtype: first.dtype },
+  )
   const widths = parts.map((part) => (part.shape[axis] as number) * inner)
   const offsets = widths.map((_, index) => widths.slice(0, index).reduce((sum, width) => sum + width, 0))
   parts.forEach((part, index) => {
     const width = widths[index] as number
     runOp('copy_2d', [y], [part], [outer, width, offsets[index] as number, total * inner, 0, width])
   })
-  record('concat', [y], parts, [], ([dy]) => parts.map((part, index) => {
-    if (!dy) return undefined
-    const width = widths[index] as number
-    const dx = empty(part.shape, { dtype: part.dtype })
-    runOp('copy_2d', [dx], [dy], [outer, width, 0, width, offsets[index] as number, total * inner])
-    return dx
-  }))
+  record('concat', [y], parts, [], ([dy]) =>
+    parts.map((part, index) => {
+      if (!dy) return undefined
+      const width = widths[index] as number
+      const dx = empty(part.shape, { dtype: part.dtype })
+      runOp('copy_2d', [dx], [dy], [outer, width, 0, width, offsets[index] as number, total * inner])
+      return dx
+    }),
+  )
   return y
 }
 

@@ -17,15 +17,33 @@ interface Product {
 
 const epilogues = { none: 0, geluTanh: 1, gelu: 2, dGeluTanh: 3, dGelu: 4 } as const
 
-function product(y: Tensor, a: Tensor, b: Tensor, p: Product, extra: {
-  pre?: Tensor | undefined
-  bias?: Tensor | undefined
-  preIn?: Tensor | undefined
-  epilogue?: keyof typeof epilogues
-} = {}): void {
-  runOp('matmul', [y, extra.pre], [a, b, extra.bias, extra.preIn, undefined], [
-    p.batch ?? 1, p.m, p.n, p.k, p.transA ? 1 : 0, p.transB ? 1 : 0, p.accumulate ? 1 : 0, epilogues[extra.epilogue ?? 'none'],
-  ])
+function product(
+  y: Tensor,
+  a: Tensor,
+  b: Tensor,
+  p: Product,
+  extra: {
+    pre?: Tensor | undefined
+    bias?: Tensor | undefined
+    preIn?: Tensor | undefined
+    epilogue?: keyof typeof epilogues
+  } = {},
+): void {
+  runOp(
+    'matmul',
+    [y, extra.pre],
+    [a, b, extra.bias, extra.preIn, undefined],
+    [
+      p.batch ?? 1,
+      p.m,
+      p.n,
+      p.k,
+      p.transA ? 1 : 0,
+      p.transB ? 1 : 0,
+      p.accumulate ? 1 : 0,
+      epilogues[extra.epilogue ?? 'none'],
+    ],
+  )
 }
 
 /** Product of matrices (…, M, K) and (…, K, N), or (K, N) for all of the batch → (…, M, N). */
@@ -35,9 +53,17 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   const [kb, n] = [b.shape.at(-2), b.shape.at(-1)]
   const lead = a.shape.slice(0, -2)
   const shared = b.shape.length === 2
-  if (m === undefined || k === undefined || n === undefined || k !== kb ||
-    (!shared && countOf(lead) !== countOf(b.shape.slice(0, -2)))) {
-    throw new ZeroshardError('SHAPE', `[matmul] ${a.describe()} and ${b.describe()} do not multiply: need (…, M, K) and (…, K, N)`)
+  if (
+    m === undefined ||
+    k === undefined ||
+    n === undefined ||
+    k !== kb ||
+    (!shared && countOf(lead) !== countOf(b.shape.slice(0, -2)))
+  ) {
+    throw new ZeroshardError(
+      'SHAPE',
+      `[matmul] ${a.describe()} and ${b.describe()} do not multiply: need (…, M, K) and (…, K, N)`,
+    )
   }
   const batch = shared ? 1 : countOf(lead)
   const rows = shared ? countOf(lead) * m : m
@@ -49,7 +75,8 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
     if (da) product(da, dy, b, { batch, m: rows, n: k, k: n, transB: true })
     const db = context.needs(1)
       ? weightGradient(context, 1, b, (into, accumulate) =>
-          product(into, a, dy, { batch, m: k, n, k: rows, transA: true, accumulate }))
+          product(into, a, dy, { batch, m: k, n, k: rows, transA: true, accumulate }),
+        )
       : undefined
     return [da, db]
   })
@@ -58,7 +85,10 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
 
 /** Lets `compute` add into the leaf's gradient buffer, or write a fresh tensor where there is none. */
 export function weightGradient(
-  context: BackwardContext, index: number, like: Tensor, compute: (into: Tensor, accumulate: boolean) => void,
+  context: BackwardContext,
+  index: number,
+  like: Tensor,
+  compute: (into: Tensor, accumulate: boolean) => void,
 ): Tensor | undefined {
   const sink = context.sink(index)
   if (sink) {
@@ -84,7 +114,10 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
   const [rowsOfWeight, colsOfWeight] = [weight.shape[0] as number, weight.shape[1] as number]
   const [n, kw] = options.inFirst ? [colsOfWeight, rowsOfWeight] : [rowsOfWeight, colsOfWeight]
   if (weight.shape.length !== 2 || kw !== k) {
-    throw new ZeroshardError('SHAPE', `[linear] input ${x.describe()} needs a weight of ${options.inFirst ? `[${k}, out]` : `[out, ${k}]`}, got ${weight.describe()}`)
+    throw new ZeroshardError(
+      'SHAPE',
+      `[linear] input ${x.describe()} needs a weight of ${options.inFirst ? `[${k}, out]` : `[out, ${k}]`}, got ${weight.describe()}`,
+    )
   }
   if (bias) checkShape('linear', 'bias', bias, [n])
   const m = k === 0 ? countOf(x.shape.slice(0, -1)) : x.count / k
@@ -99,14 +132,18 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
     const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
     if (dx) product(dx, dy, weight, { m, n: k, k: n, transB: options.inFirst === true })
     const dw = context.needs(1)
-      ? weightGradient(context, 1, weight, (into, accumulate) => options.inFirst
-          ? product(into, x, dy, { m: k, n, k: m, transA: true, accumulate })
-          : product(into, dy, x, { m: n, n: k, k: m, transA: true, accumulate }))
+      ? weightGradient(context, 1, weight, (into, accumulate) =>
+          options.inFirst
+            ? product(into, x, dy, { m: k, n, k: m, transA: true, accumulate })
+            : product(into, dy, x, { m: n, n: k, k: m, transA: true, accumulate }),
+        )
       : undefined
-    const db = bias && context.needs(2)
-      ? weightGradient(context, 2, bias, (into, accumulate) =>
-          runOp('reduce', [into], [dy], [1, m, n, 0, accumulate ? 1 : 0, 1]))
-      : undefined
+    const db =
+      bias && context.needs(2)
+        ? weightGradient(context, 2, bias, (into, accumulate) =>
+            runOp('reduce', [into], [dy], [1, m, n, 0, accumulate ? 1 : 0, 1]),
+          )
+        : undefined
     return [dx, dw, db]
   })
   if (pre) pre.dispose()

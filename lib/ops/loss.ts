@@ -43,13 +43,21 @@ export interface ClassifierOptions {
   logitBytes?: number
 }
 
-interface Rows { start: number; count: number }
+interface Rows {
+  start: number
+  count: number
+}
 
 /**
  * Mean cross entropy of x (…, C) · weight (V, C)ᵀ against targets i32 (…): an f32 scalar. The logits exist for one
  * chunk of rows at a time; where all fit in one, backward uses their gradient in place, else it computes them again.
  */
-export function linearCrossEntropy(x: Tensor, weight: Tensor, targets: Tensor, options: ClassifierOptions = {}): Tensor {
+export function linearCrossEntropy(
+  x: Tensor,
+  weight: Tensor,
+  targets: Tensor,
+  options: ClassifierOptions = {},
+): Tensor {
   const op = 'linearCrossEntropy'
   checkFloat(op, x, weight)
   checkDType(op, targets, 'i32')
@@ -69,10 +77,19 @@ export function linearCrossEntropy(x: Tensor, weight: Tensor, targets: Tensor, o
   const classify = (part: Rows, gradient: boolean, into: Tensor): Tensor => {
     const logits = empty([part.count, v], { dtype: x.dtype })
     const input = x.view([part.count, c], part.start * c)
-    runOp('matmul', [logits, undefined], [input, weight, undefined, undefined, undefined], [1, part.count, v, c, 0, 1, 0, 0])
+    runOp(
+      'matmul',
+      [logits, undefined],
+      [input, weight, undefined, undefined, undefined],
+      [1, part.count, v, c, 0, 1, 0, 0],
+    )
     const target = targets.view([part.count], part.start)
-    runOp('classifier', [logits, into.view([part.count], part.start), undefined], [target],
-      [part.count, v, v, options.ignoreIndex ?? -100, gradient ? 1 : 0, inverse])
+    runOp(
+      'classifier',
+      [logits, into.view([part.count], part.start), undefined],
+      [target],
+      [part.count, v, v, options.ignoreIndex ?? -100, gradient ? 1 : 0, inverse],
+    )
     return logits
   }
   const chunks: Rows[] = []
@@ -91,12 +108,20 @@ export function linearCrossEntropy(x: Tensor, weight: Tensor, targets: Tensor, o
     const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
     const apply = (part: Rows, gradient: Tensor, accumulate: boolean, into?: Tensor): void => {
       if (dx) {
-        runOp('matmul', [dx.view([part.count, c], part.start * c), undefined], [gradient, weight, undefined, undefined, dy],
-          [1, part.count, c, v, 0, 0, 0, 0])
+        runOp(
+          'matmul',
+          [dx.view([part.count, c], part.start * c), undefined],
+          [gradient, weight, undefined, undefined, dy],
+          [1, part.count, c, v, 0, 0, 0, 0],
+        )
       }
       if (into) {
-        runOp('matmul', [into, undefined], [gradient, x.view([part.count, c], part.start * c), undefined, undefined, dy],
-          [1, v, c, part.count, 1, 0, accumulate ? 1 : 0, 0])
+        runOp(
+          'matmul',
+          [into, undefined],
+          [gradient, x.view([part.count, c], part.start * c), undefined, undefined, dy],
+          [1, v, c, part.count, 1, 0, accumulate ? 1 : 0, 0],
+        )
       }
     }
     const dw = backwardChunks(chunks, dlogits, context, weight, apply, (part) => {
@@ -112,15 +137,19 @@ export function linearCrossEntropy(x: Tensor, weight: Tensor, targets: Tensor, o
 }
 
 function backwardChunks(
-  chunks: readonly Rows[], dlogits: Tensor | undefined, context: BackwardContext, weight: Tensor,
+  chunks: readonly Rows[],
+  dlogits: Tensor | undefined,
+  context: BackwardContext,
+  weight: Tensor,
   apply: (part: Rows, gradient: Tensor, accumulate: boolean, into?: Tensor) => void,
   again: (part: Rows) => Tensor,
 ): Tensor | undefined {
-  const run = (into?: Tensor, accumulate = false): void => chunks.forEach((part, index) => {
-    const gradient = dlogits ?? again(part)
-    apply(part, gradient, accumulate || index > 0, into)
-    if (!dlogits) gradient.dispose()
-  })
+  const run = (into?: Tensor, accumulate = false): void =>
+    chunks.forEach((part, index) => {
+      const gradient = dlogits ?? again(part)
+      apply(part, gradient, accumulate || index > 0, into)
+      if (!dlogits) gradient.dispose()
+    })
   if (context.needs(1)) return weightGradient(context, 1, weight, run)
   run()
   return undefined

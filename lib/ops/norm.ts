@@ -4,9 +4,18 @@ import { record } from '../autograd/tape.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkFloat, checkShape, lastDim } from './check.js'
 
-interface NormInputs { x: Tensor; weight: Tensor | undefined; bias: Tensor | undefined; residual: Tensor | undefined }
+interface NormInputs {
+  x: Tensor
+  weight: Tensor | undefined
+  bias: Tensor | undefined
+  residual: Tensor | undefined
+}
 
-function norm(op: 'layerNorm' | 'rmsNorm', { x, weight, bias, residual }: NormInputs, eps: number): { y: Tensor; sum: Tensor } {
+function norm(
+  op: 'layerNorm' | 'rmsNorm',
+  { x, weight, bias, residual }: NormInputs,
+  eps: number,
+): { y: Tensor; sum: Tensor } {
   checkFloat(op, x, weight, bias, residual)
   const cols = lastDim(op, x)
   const rows = cols === 0 ? 0 : x.count / cols
@@ -20,17 +29,23 @@ function norm(op: 'layerNorm' | 'rmsNorm', { x, weight, bias, residual }: NormIn
   if (layer) runOp('layer_norm_forward', [y, mean, rstd, added], [x, weight, bias, residual], [rows, cols, eps])
   else runOp('rms_norm_forward', [y, rstd, added], [x, weight, residual], [rows, cols, eps])
   const normalised = added ?? x
-  record(op, added ? [y, added] : [y], [x, weight, bias, residual], [normalised, weight, mean, rstd], ([dy, dsum], context) => {
-    if (!dy) return [dsum, undefined, undefined, residual ? dsum : undefined]
-    const dx = empty(x.shape, { dtype: x.dtype })
-    const sinkOf = (index: number, vector: Tensor | undefined): Tensor | undefined =>
-      vector && context.needs(index) ? (context.sink(index) ?? empty(vector.shape, { zero: true })) : undefined
-    const [dweight, dbias] = [sinkOf(1, weight), sinkOf(2, bias)]
-    if (layer) {
-      runOp('layer_norm_backward', [dx, dweight, dbias], [dy, normalised, weight, mean, rstd, dsum], [rows, cols])
-    } else runOp('rms_norm_backward', [dx, dweight], [dy, normalised, weight, rstd, dsum], [rows, cols])
-    return [dx, context.sink(1) ? undefined : dweight, context.sink(2) ? undefined : dbias, residual ? dx : undefined]
-  })
+  record(
+    op,
+    added ? [y, added] : [y],
+    [x, weight, bias, residual],
+    [normalised, weight, mean, rstd],
+    ([dy, dsum], context) => {
+      if (!dy) return [dsum, undefined, undefined, residual ? dsum : undefined]
+      const dx = empty(x.shape, { dtype: x.dtype })
+      const sinkOf = (index: number, vector: Tensor | undefined): Tensor | undefined =>
+        vector && context.needs(index) ? (context.sink(index) ?? empty(vector.shape, { zero: true })) : undefined
+      const [dweight, dbias] = [sinkOf(1, weight), sinkOf(2, bias)]
+      if (layer) {
+        runOp('layer_norm_backward', [dx, dweight, dbias], [dy, normalised, weight, mean, rstd, dsum], [rows, cols])
+      } else runOp('rms_norm_backward', [dx, dweight], [dy, normalised, weight, rstd, dsum], [rows, cols])
+      return [dx, context.sink(1) ? undefined : dweight, context.sink(2) ? undefined : dbias, residual ? dx : undefined]
+    },
+  )
   mean?.dispose()
   rstd.dispose()
   return { y, sum: normalised }
@@ -41,8 +56,13 @@ export const layerNorm = (x: Tensor, weight?: Tensor, bias?: Tensor, eps = 1e-5)
   norm('layerNorm', { x, weight, bias, residual: undefined }, eps).y
 
 /** Layer norm of x + residual; `sum` is that addition, the next residual. */
-export const addLayerNorm = (x: Tensor, residual: Tensor, weight?: Tensor, bias?: Tensor, eps = 1e-5): { y: Tensor; sum: Tensor } =>
-  norm('layerNorm', { x, weight, bias, residual }, eps)
+export const addLayerNorm = (
+  x: Tensor,
+  residual: Tensor,
+  weight?: Tensor,
+  bias?: Tensor,
+  eps = 1e-5,
+): { y: Tensor; sum: Tensor } => norm('layerNorm', { x, weight, bias, residual }, eps)
 
 /** x / sqrt(mean(x²) + eps) * weight. */
 export const rmsNorm = (x: Tensor, weight?: Tensor, eps = 1e-6): Tensor =>

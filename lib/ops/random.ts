@@ -20,7 +20,9 @@ export interface RandomState {
 
 export const randomState: RandomState = { seed: 0, step: 0, firstSample: 0, draws: 0 }
 recomputeState.save = () => randomState.draws
-recomputeState.restore = (draws) => { randomState.draws = draws as number }
+recomputeState.restore = (draws) => {
+  randomState.draws = draws as number
+}
 
 /** A 53-bit number for a name: where a stream of random numbers begins. */
 export function siteOf(...parts: readonly (string | number)[]): number {
@@ -50,6 +52,14 @@ export function dropout(x: Tensor, p: number, site?: string): Tensor {
 }
 
 /** Fills with a + b·N(0, 1), or uniformly in [a, b). `offset`: index of the first element in the whole tensor. */
-export function randomFill(x: Tensor, kind: 'uniform' | 'normal', a: number, b: number, seed: number, site: number, offset = 0): void {
+export function randomFill(
+  x: Tensor,
+  kind: 'uniform' | 'normal',
+  a: number,
+  b: number,
+  seed: number,
+  site: number,
+  offset = 0,
+): void {
   runOp('random_fill', [x], [], [kind === 'normal' ? 1 : 0, a, b, seed, site, offset])
 }

@@ -13,7 +13,13 @@ export interface AdamWOptions {
 }
 
 /** Equal-sized flat ranges. `param` is f32; `out` gets it in the model's 16-bit dtype. */
-export interface AdamWBuffers { param: Tensor; m: Tensor; v: Tensor; out?: Tensor | undefined; grad: Tensor }
+export interface AdamWBuffers {
+  param: Tensor
+  m: Tensor
+  v: Tensor
+  out?: Tensor | undefined
+  grad: Tensor
+}
 
 export interface AdamWCall {
   /** Index of this update, from 1. */
@@ -29,8 +35,22 @@ export interface AdamWCall {
 export function adamw(buffers: AdamWBuffers, options: AdamWOptions, call: AdamWCall): void {
   const [beta1, beta2] = options.betas
   const bias = (beta: number): number => (options.biasCorrection ? 1 - beta ** call.update : 1)
-  runOp('adamw', [buffers.param, buffers.m, buffers.v, buffers.out, buffers.grad], [call.norm], [
-    options.lr, beta1, beta2, options.eps, options.weightDecay, bias(beta1), bias(beta2), call.gradScale, call.maxNorm,
-    options.decoupled ? 1 : 0, 1,
-  ])
+  runOp(
+    'adamw',
+    [buffers.param, buffers.m, buffers.v, buffers.out, buffers.grad],
+    [call.norm],
+    [
+      options.lr,
+      beta1,
+      beta2,
+      options.eps,
+      options.weightDecay,
+      bias(beta1),
+      bias(beta2),
+      call.gradScale,
+      call.maxNorm,
+      options.decoupled ? 1 : 0,
+      1,
+    ],
+  )
 }

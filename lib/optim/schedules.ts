@@ -4,7 +4,10 @@ import { ZeroshardError } from '../binding/errors.js'
 
 export type Schedule = (index: number) => number
 
-export interface ScheduleConfig { type: string; params: Record<string, unknown> }
+export interface ScheduleConfig {
+  type: string
+  params: Record<string, unknown>
+}
 
 const warmups: Record<string, (i: number, n: number) => number> = {
   log: (i, n) => Math.min(1, Math.log(i + 1) / Math.log(Math.max(2, n))),
@@ -18,7 +21,8 @@ function warmupOf(params: Record<string, unknown>, n: number): (i: number) => nu
   return (i) => (i < n ? curve(i, n) : 1)
 }
 
-const number = (params: Record<string, unknown>, key: string, fallback: number): number => Number(params[key] ?? fallback)
+const number = (params: Record<string, unknown>, key: string, fallback: number): number =>
+  Number(params[key] ?? fallback)
 
 /** WarmupLR: from min to max, then constant. */
 function warmupLr(params: Record<string, unknown>, lr: number): Schedule {
@@ -50,13 +54,19 @@ function warmupCosineLr(params: Record<string, unknown>, lr: number): Schedule {
 }
 
 const schedules: Record<string, (params: Record<string, unknown>, lr: number) => Schedule> = {
-  WarmupLR: warmupLr, WarmupDecayLR: warmupDecayLr, WarmupCosineLR: warmupCosineLr,
+  WarmupLR: warmupLr,
+  WarmupDecayLR: warmupDecayLr,
+  WarmupCosineLR: warmupCosineLr,
 }
 
 /** The schedule that a `scheduler` section names; constant without one. */
 export function makeSchedule(config: ScheduleConfig | undefined, lr: number): Schedule {
   if (!config) return () => lr
   const make = schedules[config.type]
-  if (!make) throw new ZeroshardError('CONFIG', `scheduler.type '${config.type}' is not one of ${Object.keys(schedules).join(', ')}`)
+  if (!make)
+    throw new ZeroshardError(
+      'CONFIG',
+      `scheduler.type '${config.type}' is not one of ${Object.keys(schedules).join(', ')}`,
+    )
   return make(config.params, lr)
 }

@@ -2,8 +2,8 @@
 // collective returns its input; nothing above asks for the size.
 
 import type { ErrorCode } from '../binding/errors.js'
-import { binding, collectiveKinds, throwNative } from '../binding/native.js'
 import { ZeroshardError } from '../binding/errors.js'
+import { binding, collectiveKinds, throwNative } from '../binding/native.js'
 import { COMMUNICATION, runOp, type Tensor } from '../tensor/tensor.js'
 
 type Kind = (typeof collectiveKinds)[number]
@@ -12,12 +12,18 @@ export class ProcessGroup {
   readonly size: number
 
   /** `ranks`: world ranks of the members, in order; `id`: the native group. */
-  constructor(readonly id: number, readonly ranks: readonly number[], readonly rank: number) {
+  constructor(
+    readonly id: number,
+    readonly ranks: readonly number[],
+    readonly rank: number,
+  ) {
     this.size = ranks.length
   }
 
   /** This process alone. */
-  static single(): ProcessGroup { return new ProcessGroup(0, [0], 0) }
+  static single(): ProcessGroup {
+    return new ProcessGroup(0, [0], 0)
+  }
 
   /** Sum (or mean) over the ranks, in place, in rank order in f32. */
   allReduce(tensor: Tensor, average = false): Tensor {
@@ -56,7 +62,10 @@ export class ProcessGroup {
 
   #expect(kind: Kind, tensor: Tensor, count: number): void {
     if (tensor.count !== count) {
-      throw new ZeroshardError('SHAPE', `[${kind}] ${tensor.describe()} must have ${count} elements for ${this.size} ranks`)
+      throw new ZeroshardError(
+        'SHAPE',
+        `[${kind}] ${tensor.describe()} must have ${count} elements for ${this.size} ranks`,
+      )
     }
   }
 
@@ -83,7 +92,10 @@ export interface Exchange {
 }
 
 /** Connects the ranks of this host; the result is the world group. */
-export async function connectWorld(meeting: Exchange, options: { jobId: string; timeoutSeconds: number }): Promise<ProcessGroup> {
+export async function connectWorld(
+  meeting: Exchange,
+  options: { jobId: string; timeoutSeconds: number },
+): Promise<ProcessGroup> {
   const { rank, worldSize } = meeting
   if (worldSize === 1) return ProcessGroup.single()
   const { native } = binding()
@@ -91,5 +103,9 @@ export async function connectWorld(meeting: Exchange, options: { jobId: string; 
   native.commConnect(await meeting.exchange('comm-facts', facts))
   meeting.onFailure((error) => native.commAbort(error.code as ErrorCode, error.message))
   await meeting.exchange('comm-connected', '')
-  return new ProcessGroup(0, Array.from({ length: worldSize }, (_, index) => index), rank)
+  return new ProcessGroup(
+    0,
+    Array.from({ length: worldSize }, (_, index) => index),
+    rank,
+  )
 }

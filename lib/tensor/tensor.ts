@@ -2,8 +2,8 @@
 // Ownership: the scope in which a tensor is made frees it, unless it is returned or kept; the tape holds
 // what backward needs. Garbage collection is only the backstop.
 
-import { binding, categories, dtypes, throwNative } from '../binding/native.js'
 import { ZeroshardError } from '../binding/errors.js'
+import { binding, categories, dtypes, throwNative } from '../binding/native.js'
 import { adopt } from './scope.js'
 
 export type DType = (typeof dtypes)[number]
@@ -16,7 +16,12 @@ export const dtypeIndex: Record<DType, number> = Object.fromEntries(
 ) as Record<DType, number>
 export const bytesPerElement: Record<DType, number> = { f32: 4, bf16: 2, f16: 2, i32: 4, u8: 1, i64: 8 }
 const arrayOf = {
-  f32: Float32Array, bf16: Uint16Array, f16: Uint16Array, i32: Int32Array, u8: Uint8Array, i64: BigInt64Array,
+  f32: Float32Array,
+  bf16: Uint16Array,
+  f16: Uint16Array,
+  i32: Int32Array,
+  u8: Uint8Array,
+  i64: BigInt64Array,
 } as const
 
 export const COMPUTE = 0
@@ -27,7 +32,9 @@ export const COPY = 2
 export const countOf = (shape: Shape): number => shape.reduce((product, size) => product * size, 1)
 
 /** Shared by all views of one allocation: in-place work is allowed only where `refs` is 1. */
-interface SharedStorage { refs: number }
+interface SharedStorage {
+  refs: number
+}
 
 const backstop = new FinalizationRegistry<{ handle: number; storage: SharedStorage }>((cell) => {
   if (cell.handle) release(cell)
@@ -42,7 +49,9 @@ function release(cell: { handle: number; storage: SharedStorage }): void {
 }
 
 /** What produced a tensor; the tape's own type, opaque here. */
-export interface Producer { readonly sequence: number }
+export interface Producer {
+  readonly sequence: number
+}
 
 export class Tensor {
   /** Set on leaves that want a gradient, and on results that depend on one. */
@@ -60,7 +69,12 @@ export class Tensor {
   #holds = 0
   #disposed = false
 
-  constructor(handle: number, readonly shape: Shape, readonly dtype: DType, storage?: SharedStorage) {
+  constructor(
+    handle: number,
+    readonly shape: Shape,
+    readonly dtype: DType,
+    storage?: SharedStorage,
+  ) {
     this.count = countOf(shape)
     this.#cell = { handle, storage: storage ?? { refs: 0 } }
     this.#cell.storage.refs++
@@ -70,15 +84,24 @@ export class Tensor {
   /** The native handle; throws DISPOSED after dispose(). */
   get handle(): number {
     if (this.#disposed && this.#holds === 0) {
-      throw new ZeroshardError('DISPOSED', `tensor ${this.describe()} was used after dispose(); keep() it or return it from its scope`)
+      throw new ZeroshardError(
+        'DISPOSED',
+        `tensor ${this.describe()} was used after dispose(); keep() it or return it from its scope`,
+      )
     }
     return this.#cell.handle
   }
 
-  get disposed(): boolean { return this.#disposed }
-  get bytes(): number { return this.count * bytesPerElement[this.dtype] }
+  get disposed(): boolean {
+    return this.#disposed
+  }
+  get bytes(): number {
+    return this.count * bytesPerElement[this.dtype]
+  }
   /** True where no view and no other holder shares the memory. */
-  get exclusive(): boolean { return this.#cell.storage.refs === 1 && this.#holds <= 1 }
+  get exclusive(): boolean {
+    return this.#cell.storage.refs === 1 && this.#holds <= 1
+  }
 
   /** Throws where user code touches a tensor that only the tape still holds. */
   check(operation: string): this {
@@ -89,7 +112,9 @@ export class Tensor {
   }
 
   /** Registers the garbage collector's backstop; scopes call it for what leaves them. */
-  guard(): void { backstop.register(this, this.#cell, this.#cell) }
+  guard(): void {
+    backstop.register(this, this.#cell, this.#cell)
+  }
 
   /** The tape's hold: keeps the memory through dispose(). */
   hold(): this {
@@ -136,7 +161,10 @@ export class Tensor {
   /** Uploads values; their element type must be this tensor's (Uint16Array for bf16 and f16). */
   write(values: NumericArray): this {
     if (values.length !== this.count || values.BYTES_PER_ELEMENT !== bytesPerElement[this.dtype]) {
-      throw new ZeroshardError('SHAPE', `[write] ${values.constructor.name} of ${values.length} does not fill ${this.describe()}`)
+      throw new ZeroshardError(
+        'SHAPE',
+        `[write] ${values.constructor.name} of ${values.length} does not fill ${this.describe()}`,
+      )
     }
     binding().native.write(this.handle, values, COMPUTE)
     return this
@@ -158,11 +186,14 @@ export class Tensor {
 
   /** The value of a one-element f32 tensor. */
   async item(): Promise<number> {
-    if (this.count !== 1) throw new ZeroshardError('SHAPE', `[item] needs one element, ${this.describe()} has ${this.count}`)
+    if (this.count !== 1)
+      throw new ZeroshardError('SHAPE', `[item] needs one element, ${this.describe()} has ${this.count}`)
     return Number((await this.data())[0])
   }
 
-  describe(): string { return `${this.name ? `'${this.name}' ` : ''}${this.dtype} [${this.shape.join(', ')}]` }
+  describe(): string {
+    return `${this.name ? `'${this.name}' ` : ''}${this.dtype} [${this.shape.join(', ')}]`
+  }
 }
 
 function writeShape(packet: Float64Array, at: number, shape: Shape): void {
@@ -193,7 +224,9 @@ export function empty(shape: Shape, options: AllocateOptions = {}): Tensor {
 
 /** A tensor of given values; f32 from numbers unless the array says otherwise. */
 export function tensor(values: readonly number[] | NumericArray, shape?: Shape, options: AllocateOptions = {}): Tensor {
-  const typed = Array.isArray(values) ? fromNumbers(values as number[], options.dtype ?? 'f32') : (values as NumericArray)
+  const typed = Array.isArray(values)
+    ? fromNumbers(values as number[], options.dtype ?? 'f32')
+    : (values as NumericArray)
   const dtype = options.dtype ?? dtypeOfArray(typed)
   return empty(shape ?? [typed.length], { ...options, dtype }).write(typed)
 }
@@ -224,7 +257,8 @@ export function runOp(
 ): void {
   const { native, packet, ops } = binding()
   const id = ops.get(op)
-  if (id === undefined) throw new ZeroshardError('NATIVE', `the addon has no operation ${op}; rebuild it (npm run build)`)
+  if (id === undefined)
+    throw new ZeroshardError('NATIVE', `the addon has no operation ${op}; rebuild it (npm run build)`)
   let at = 0
   packet[at++] = id
   packet[at++] = stream

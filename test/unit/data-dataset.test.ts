@@ -74,10 +74,7 @@ t.test('throws for options that contradict themselves', async (t) => {
   await t.rejects(openDataset(options([])), config)
   await t.rejects(openDataset(options([a], { validationFraction: 1 })), config)
   await t.rejects(openDataset(options([a], { sequenceLength: 0 })), config)
-  await t.rejects(
-    openDataset(options([a], { validationFraction: 0.5, validationFiles: [a] })),
-    config,
-  )
+  await t.rejects(openDataset(options([a], { validationFraction: 0.5, validationFiles: [a] })), config)
 })
 
 t.test('throws for JSONL lines without text, with the line and the nearest key', async (t) => {
@@ -91,19 +88,16 @@ t.test('throws for JSONL lines without text, with the line and the nearest key',
   })
 })
 
-t.test(
-  'throws for text that is not UTF-8 where characters matter; bytes take anything',
-  async (t) => {
-    const path = write(Uint8Array.of(97, 98, 0xe9, 99, 100, 101, 102))
-    const gpt2 = await loadTokenizer('gpt2')
-    await t.rejects(prepareDataset(options([path], { tokenizer: gpt2 })), {
-      message: /is not UTF-8/,
-    })
-    const data = await openDataset(options([path]))
-    t.equal(ids(data.train)[2], 0xe9)
-    data.close()
-  },
-)
+t.test('throws for text that is not UTF-8 where characters matter; bytes take anything', async (t) => {
+  const path = write(Uint8Array.of(97, 98, 0xe9, 99, 100, 101, 102))
+  const gpt2 = await loadTokenizer('gpt2')
+  await t.rejects(prepareDataset(options([path], { tokenizer: gpt2 })), {
+    message: /is not UTF-8/,
+  })
+  const data = await openDataset(options([path]))
+  t.equal(ids(data.train)[2], 0xe9)
+  data.close()
+})
 
 t.test('throws for a damaged gzip and for a token file that is none', async (t) => {
   const whole = gzipSync('abcdefghijkl'.repeat(100))
@@ -123,19 +117,16 @@ t.test('a failed preparation leaves no file in the cache', async (t) => {
   t.same(readdirSync(cacheDirectory), [])
 })
 
-t.test(
-  'throws TOKEN and names vocab_size where the data holds an id beyond the vocabulary',
-  async (t) => {
-    const data = await openDataset(options([write('plain ASCII text')]))
-    t.equal(data.maxToken, 'x'.charCodeAt(0))
-    checkVocabulary(data.maxToken, 128)
-    checkVocabulary(data.maxToken, data.maxToken + 1)
-    const error = { code: 'TOKEN', message: /vocabulary smaller than the tokens.*vocab_size/ }
-    t.throws(() => checkVocabulary(data.maxToken, 16), error)
-    t.throws(() => checkVocabulary(data.maxToken, data.maxToken), error)
-    data.close()
-  },
-)
+t.test('throws TOKEN and names vocab_size where the data holds an id beyond the vocabulary', async (t) => {
+  const data = await openDataset(options([write('plain ASCII text')]))
+  t.equal(data.maxToken, 'x'.charCodeAt(0))
+  checkVocabulary(data.maxToken, 128)
+  checkVocabulary(data.maxToken, data.maxToken + 1)
+  const error = { code: 'TOKEN', message: /vocabulary smaller than the tokens.*vocab_size/ }
+  t.throws(() => checkVocabulary(data.maxToken, 16), error)
+  t.throws(() => checkVocabulary(data.maxToken, data.maxToken), error)
+  data.close()
+})
 
 t.test('text, JSONL, gzip and token files give their text, documents joined', async (t) => {
   const a = write('first é')

@@ -54,8 +54,7 @@ t.test('permute is a bijection for every size and key', (t) => {
 
 t.test('permute depends on its key and spreads evenly', (t) => {
   const size = 1000
-  const order = (key: number): number[] =>
-    Array.from({ length: size }, (_, i) => permute(i, size, key))
+  const order = (key: number): number[] => Array.from({ length: size }, (_, i) => permute(i, size, key))
   const same = order(1).filter((v, i) => v === order(2)[i]).length
   t.ok(same < 15, `${same} of ${size} places equal, 1 expected`)
   const firsts = new Array(10).fill(0) as number[]
@@ -67,29 +66,21 @@ t.test('permute depends on its key and spreads evenly', (t) => {
   t.end()
 })
 
-t.test(
-  'an epoch visits windows that lie inside the text, do not overlap and do not repeat',
-  (t) => {
-    fc.assert(
-      fc.property(textShape, anySeed, fc.nat({ max: 5 }), (shape, seed, epoch) => {
-        const size = samplesPerEpoch(shape.numTokens, shape.sequenceLength)
-        const windows = Array.from({ length: size }, (_, i) =>
-          sampleWindow(seed, epoch * size + i, shape),
-        )
-        const starts = windows.map((w) => w.start).sort((a, b) => a - b)
-        const inside =
-          (starts[0] as number) >= 0 &&
-          (starts.at(-1) as number) + shape.sequenceLength + 1 <= shape.numTokens
-        const apart = starts.every(
-          (s, i) => i === 0 || s - (starts[i - 1] as number) === shape.sequenceLength,
-        )
-        return inside && apart && windows.every((w) => w.epoch === epoch)
-      }),
-    )
-    t.pass('holds')
-    t.end()
-  },
-)
+t.test('an epoch visits windows that lie inside the text, do not overlap and do not repeat', (t) => {
+  fc.assert(
+    fc.property(textShape, anySeed, fc.nat({ max: 5 }), (shape, seed, epoch) => {
+      const size = samplesPerEpoch(shape.numTokens, shape.sequenceLength)
+      const windows = Array.from({ length: size }, (_, i) => sampleWindow(seed, epoch * size + i, shape))
+      const starts = windows.map((w) => w.start).sort((a, b) => a - b)
+      const inside =
+        (starts[0] as number) >= 0 && (starts.at(-1) as number) + shape.sequenceLength + 1 <= shape.numTokens
+      const apart = starts.every((s, i) => i === 0 || s - (starts[i - 1] as number) === shape.sequenceLength)
+      return inside && apart && windows.every((w) => w.epoch === epoch)
+    }),
+  )
+  t.pass('holds')
+  t.end()
+})
 
 t.test('over the epochs every token but the first becomes a target', (t) => {
   const shape = { numTokens: 103, sequenceLength: 8 }
@@ -139,39 +130,31 @@ t.test('ranks together read the same samples however the batch is cut', (t) => {
   t.end()
 })
 
-t.test(
-  'a loader set to a saved position goes on with the samples that would have followed',
-  (t) => {
-    fc.assert(
-      fc.property(anySeed, fc.nat({ max: 40 }), (seed, steps) => {
-        const sampler = new Sampler(countingTokens(300), { sequenceLength: 8, seed })
-        const options = { microBatch: 3, dataRank: 1, dataWorld: 2 }
-        const straight = new DataLoader(sampler, options)
-        for (let i = 0; i < steps; i++) straight.next()
-        const resumed = new DataLoader(sampler, options)
-        resumed.position = straight.position
-        return [1, 2, 3].every(
-          () => String(resumed.next().inputs) === String(straight.next().inputs),
-        )
-      }),
-    )
-    t.pass('holds')
-    t.end()
-  },
-)
+t.test('a loader set to a saved position goes on with the samples that would have followed', (t) => {
+  fc.assert(
+    fc.property(anySeed, fc.nat({ max: 40 }), (seed, steps) => {
+      const sampler = new Sampler(countingTokens(300), { sequenceLength: 8, seed })
+      const options = { microBatch: 3, dataRank: 1, dataWorld: 2 }
+      const straight = new DataLoader(sampler, options)
+      for (let i = 0; i < steps; i++) straight.next()
+      const resumed = new DataLoader(sampler, options)
+      resumed.position = straight.position
+      return [1, 2, 3].every(() => String(resumed.next().inputs) === String(straight.next().inputs))
+    }),
+  )
+  t.pass('holds')
+  t.end()
+})
 
-t.test(
-  'validation windows are fixed, spread over the whole text and repeat only when they must',
-  (t) => {
-    const sampler = new ValidationSampler(countingTokens(801), {
-      sequenceLength: 8,
-      numSamples: 10,
-    })
-    const starts = (s: ValidationSampler, count: number): number[] =>
-      Array.from({ length: count }, (_, i) => s.batch(i, 1).inputs[0] as number)
-    t.same(starts(sampler, 10), [0, 80, 160, 240, 320, 400, 480, 560, 640, 720])
-    const short = new ValidationSampler(countingTokens(17), { sequenceLength: 8, numSamples: 5 })
-    t.same(starts(short, 5), [0, 8, 0, 8, 0])
-    t.end()
-  },
-)
+t.test('validation windows are fixed, spread over the whole text and repeat only when they must', (t) => {
+  const sampler = new ValidationSampler(countingTokens(801), {
+    sequenceLength: 8,
+    numSamples: 10,
+  })
+  const starts = (s: ValidationSampler, count: number): number[] =>
+    Array.from({ length: count }, (_, i) => s.batch(i, 1).inputs[0] as number)
+  t.same(starts(sampler, 10), [0, 80, 160, 240, 320, 400, 480, 560, 640, 720])
+  const short = new ValidationSampler(countingTokens(17), { sequenceLength: 8, numSamples: 5 })
+  t.same(starts(short, 5), [0, 8, 0, 8, 0])
+  t.end()
+})

@@ -122,22 +122,17 @@ t.test('every window of every file is read as it was written', (t) => {
   ]
   for (const { vocabSize, max } of widths) {
     fc.assert(
-      fc.property(
-        fc.array(fc.nat({ max }), { minLength: 1, maxLength: 50 }),
-        fc.nat(),
-        fc.nat(),
-        (ids, a, b) => {
-          const file = TokenFile.open(write(ids, vocabSize))
-          const start = a % ids.length
-          const length = b % (ids.length - start + 1)
-          const out = new Int32Array(length)
-          file.slice(start, ids.length).read(0, length, out)
-          file.verify()
-          file.close()
-          t.equal(file.maxToken, Math.max(...ids))
-          t.same([...out], ids.slice(start, start + length))
-        },
-      ),
+      fc.property(fc.array(fc.nat({ max }), { minLength: 1, maxLength: 50 }), fc.nat(), fc.nat(), (ids, a, b) => {
+        const file = TokenFile.open(write(ids, vocabSize))
+        const start = a % ids.length
+        const length = b % (ids.length - start + 1)
+        const out = new Int32Array(length)
+        file.slice(start, ids.length).read(0, length, out)
+        file.verify()
+        file.close()
+        t.equal(file.maxToken, Math.max(...ids))
+        t.same([...out], ids.slice(start, start + length))
+      }),
       { numRuns: 40 },
     )
   }

@@ -7,8 +7,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { loadTokenizer, type Tokenizer } from '../../lib/data/index.js'
 
-const sample =
-  "Call me Ishmael. Some years ago—never mind how long precisely… I'll go! 🐋 鯨 1851\n\n x"
+const sample = "Call me Ishmael. Some years ago—never mind how long precisely… I'll go! 🐋 鯨 1851\n\n x"
 
 async function reloaded(tokenizer: Tokenizer): Promise<Tokenizer> {
   const folder = mkdtempSync(join(tmpdir(), 'zs-tokenizer-'))
@@ -30,13 +29,10 @@ function streamed(tokenizer: Tokenizer, ids: Iterable<number>): string {
   return text + decoder.end()
 }
 
-t.test(
-  'throws for a tokenizer that is neither known nor a file, and names the nearest',
-  async (t) => {
-    await t.rejects(loadTokenizer('gtp2'), { code: 'DATA', message: /did you mean "gpt2"/ })
-    await t.rejects(loadTokenizer('/nowhere/tokenizer.json'), { message: /nowhere/ })
-  },
-)
+t.test('throws for a tokenizer that is neither known nor a file, and names the nearest', async (t) => {
+  await t.rejects(loadTokenizer('gtp2'), { code: 'DATA', message: /did you mean "gpt2"/ })
+  await t.rejects(loadTokenizer('/nowhere/tokenizer.json'), { message: /nowhere/ })
+})
 
 t.test('throws for a tokenizer.json that is not JSON', async (t) => {
   const path = join(mkdtempSync(join(tmpdir(), 'zs-tokenizer-')), 'tokenizer.json')
@@ -82,16 +78,13 @@ t.test('any text survives encode and decode, at once and streamed', async (t) =>
   }
 })
 
-t.test(
-  'a stream that ends inside a character gives one replacement and starts afresh',
-  async (t) => {
-    const byte = await loadTokenizer('byte')
-    const decoder = byte.streamDecoder()
-    t.equal(decoder.push(0xf0), '')
-    t.equal(decoder.end(), '\ufffd')
-    t.equal(decoder.push(97), 'a')
-  },
-)
+t.test('a stream that ends inside a character gives one replacement and starts afresh', async (t) => {
+  const byte = await loadTokenizer('byte')
+  const decoder = byte.streamDecoder()
+  t.equal(decoder.push(0xf0), '')
+  t.equal(decoder.end(), '\ufffd')
+  t.equal(decoder.push(97), 'a')
+})
 
 t.test('an exported tokenizer.json tokenizes as the tokenizer that it came from', async (t) => {
   for (const spec of ['byte', 'gpt2']) {

@@ -23,7 +23,14 @@ export function disposeCache(cache: KeyValueCache): void {
 }
 
 /** Writes `tokens` rows of `source` (row length `row`, from `offset`) behind the first `length` tokens. */
-export function append(target: Tensor, length: number, source: Tensor, tokens: number, offset: number, row: number): void {
+export function append(
+  target: Tensor,
+  length: number,
+  source: Tensor,
+  tokens: number,
+  offset: number,
+  row: number,
+): void {
   const width = target.shape[2] as number
   runOp('copy_2d', [target], [source], [tokens, width, length * width, width, offset, row])
 }

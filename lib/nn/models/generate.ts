@@ -20,7 +20,11 @@ export interface GenerateOptions {
 }
 
 /** Yields token ids after `prompt`. Beyond the model's positions the oldest half of the text is forgotten. */
-export async function* generate(model: LanguageModel, prompt: ArrayLike<number>, options: GenerateOptions): AsyncGenerator<number> {
+export async function* generate(
+  model: LanguageModel,
+  prompt: ArrayLike<number>,
+  options: GenerateOptions,
+): AsyncGenerator<number> {
   check(prompt, options, model)
   const { temperature = 1, topK = 0, topP = 1 } = options
   const random = mulberry32(options.seed ?? 0)
@@ -50,18 +54,24 @@ export async function* generate(model: LanguageModel, prompt: ArrayLike<number>,
 
 function check(prompt: ArrayLike<number>, options: GenerateOptions, model: LanguageModel): void {
   const { tokens, temperature = 1, topK = 0, topP = 1 } = options
-  if (prompt.length === 0) throw new ZeroshardError('ARGUMENT', '[generate] the prompt is empty; give at least one token')
+  if (prompt.length === 0)
+    throw new ZeroshardError('ARGUMENT', '[generate] the prompt is empty; give at least one token')
   const bad = Array.from(prompt).find((id) => !(id >= 0 && id < model.vocabSize))
-  if (bad !== undefined) throw new ZeroshardError('TOKEN', `[generate] token ${bad} is outside the vocabulary of ${model.vocabSize}`)
-  if (!(Number.isInteger(tokens) && tokens >= 0)) throw new ZeroshardError('ARGUMENT', `[generate] tokens ${tokens} must be a whole number from 0`)
-  if (!(temperature >= 0)) throw new ZeroshardError('ARGUMENT', `[generate] temperature ${temperature} must be 0 or more`)
-  if (!(Number.isInteger(topK) && topK >= 0)) throw new ZeroshardError('ARGUMENT', `[generate] top-k ${topK} must be a whole number from 0`)
+  if (bad !== undefined)
+    throw new ZeroshardError('TOKEN', `[generate] token ${bad} is outside the vocabulary of ${model.vocabSize}`)
+  if (!(Number.isInteger(tokens) && tokens >= 0))
+    throw new ZeroshardError('ARGUMENT', `[generate] tokens ${tokens} must be a whole number from 0`)
+  if (!(temperature >= 0))
+    throw new ZeroshardError('ARGUMENT', `[generate] temperature ${temperature} must be 0 or more`)
+  if (!(Number.isInteger(topK) && topK >= 0))
+    throw new ZeroshardError('ARGUMENT', `[generate] top-k ${topK} must be a whole number from 0`)
   if (!(topP > 0 && topP <= 1)) throw new ZeroshardError('ARGUMENT', `[generate] top-p ${topP} must be in (0, 1]`)
 }
 
 async function nextLogits(model: LanguageModel, ids: number[], cache: KeyValueCache): Promise<Float32Array> {
-  const logits: Tensor = tidy(() => noGrad(() =>
-    cast(model.nextLogits(tensor(Int32Array.from(ids), [1, ids.length]), cache), 'f32')))
+  const logits: Tensor = tidy(() =>
+    noGrad(() => cast(model.nextLogits(tensor(Int32Array.from(ids), [1, ids.length]), cache), 'f32')),
+  )
   const values = (await logits.data()) as Float32Array
   logits.dispose()
   return values

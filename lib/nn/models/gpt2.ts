@@ -31,9 +31,21 @@ export interface Gpt2Config {
 }
 
 export const gpt2Defaults: Gpt2Config = {
-  model_type: 'gpt2', vocab_size: 50257, n_positions: 1024, n_embd: 768, n_layer: 12, n_head: 12, n_inner: null,
-  activation_function: 'gelu_new', resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1, layer_norm_epsilon: 1e-5,
-  initializer_range: 0.02, tie_word_embeddings: true, scale_attn_weights: true,
+  model_type: 'gpt2',
+  vocab_size: 50257,
+  n_positions: 1024,
+  n_embd: 768,
+  n_layer: 12,
+  n_head: 12,
+  n_inner: null,
+  activation_function: 'gelu_new',
+  resid_pdrop: 0.1,
+  embd_pdrop: 0.1,
+  attn_pdrop: 0.1,
+  layer_norm_epsilon: 1e-5,
+  initializer_range: 0.02,
+  tie_word_embeddings: true,
+  scale_attn_weights: true,
 }
 
 const fused = { gelu_new: 'geluTanh', gelu_pytorch_tanh: 'geluTanh', gelu: 'gelu' } as const
@@ -65,8 +77,11 @@ class Attention extends Module {
     append(cache.k, length, qkv, tokens, c, 3 * c)
     append(cache.v, length, qkv, tokens, 2 * c, 3 * c)
     const q = { tensor: qkv, offset: 0, row: 3 * c, batch: tokens * 3 * c }
-    const o = cachedAttention(q, { ...cache, length: length + tokens },
-      { numHeads: this.#heads, tokens, headSize: c / this.#heads, scale: this.#scale })
+    const o = cachedAttention(
+      q,
+      { ...cache, length: length + tokens },
+      { numHeads: this.#heads, tokens, headSize: c / this.#heads, scale: this.#scale },
+    )
     return this.c_proj.forward(o)
   }
 }
@@ -136,7 +151,10 @@ class Transformer extends Module {
 
   embed(ids: Tensor, position: number): Tensor {
     const tokens = ids.shape[1] as number
-    const positions = tensor(Int32Array.from({ length: tokens }, (_, index) => position + index), [tokens])
+    const positions = tensor(
+      Int32Array.from({ length: tokens }, (_, index) => position + index),
+      [tokens],
+    )
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }
 
@@ -181,7 +199,9 @@ export class Gpt2 extends LanguageModel {
   nextLogits(ids: Tensor, cache: KeyValueCache): Tensor {
     const tokens = ids.shape[1] as number
     let x = this.transformer.embed(ids, cache.length)
-    this.transformer.h.forEach((block, index) => { x = block.cached(x, layerOf(cache, index), cache.length) })
+    this.transformer.h.forEach((block, index) => {
+      x = block.cached(x, layerOf(cache, index), cache.length)
+    })
     cache.length += tokens
     const last = ops.slice(this.transformer.ln_f.forward(x), 1, tokens - 1, tokens)
     return ops.linear(ops.reshape(last, [1, this.config.n_embd]), this.lm_head.weight.tensor)

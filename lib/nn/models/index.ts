@@ -5,10 +5,10 @@ import { Gpt2, type Gpt2Config } from './gpt2.js'
 import type { LanguageModel } from './language-model.js'
 import { Llama, type LlamaConfig } from './llama.js'
 
+export { type GenerateOptions, generate } from './generate.js'
 export { Gpt2, type Gpt2Config, gpt2Defaults } from './gpt2.js'
 export { type KeyValueCache, LanguageModel } from './language-model.js'
 export { Llama, type LlamaConfig, llamaDefaults } from './llama.js'
-export { generate, type GenerateOptions } from './generate.js'
 
 const families: Record<string, (config: Record<string, unknown>) => LanguageModel> = {
   gpt2: (config) => new Gpt2(config as Partial<Gpt2Config>),
@@ -21,7 +21,10 @@ export function createModel(config: Record<string, unknown>): LanguageModel {
   const make = families[type]
   if (!make) {
     const near = nearest(type, Object.keys(families))
-    throw new ZeroshardError('CONFIG', `model_type '${type}' is not served; there are ${Object.keys(families).join(', ')}${near ? `; did you mean '${near}'?` : ''}`)
+    throw new ZeroshardError(
+      'CONFIG',
+      `model_type '${type}' is not served; there are ${Object.keys(families).join(', ')}${near ? `; did you mean '${near}'?` : ''}`,
+    )
   }
   return make(config)
 }

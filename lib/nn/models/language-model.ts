@@ -4,8 +4,15 @@ import type { Tensor } from '../../tensor/tensor.js'
 import { Module } from '../module.js'
 
 /** One layer's keys and values of the tokens so far, (B, capacity, heads·D) each. */
-export interface LayerCache { k: Tensor; v: Tensor }
-export interface KeyValueCache { layers: LayerCache[]; length: number; capacity: number }
+export interface LayerCache {
+  k: Tensor
+  v: Tensor
+}
+export interface KeyValueCache {
+  layers: LayerCache[]
+  length: number
+  capacity: number
+}
 
 export abstract class LanguageModel extends Module {
   /** Hugging Face's config.json of this model. */

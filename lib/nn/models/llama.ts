@@ -3,8 +3,8 @@
 import { checkpoint } from '../../autograd/functions.js'
 import { cachedAttention } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
-import { type Tensor, tensor } from '../../tensor/tensor.js'
 import { keep, unscoped } from '../../tensor/scope.js'
+import { type Tensor, tensor } from '../../tensor/tensor.js'
 import { Embedding, Linear, RMSNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
@@ -41,10 +41,22 @@ export interface LlamaConfig {
 }
 
 export const llamaDefaults: LlamaConfig = {
-  model_type: 'llama', vocab_size: 32000, hidden_size: 4096, intermediate_size: 11008, num_hidden_layers: 32,
-  num_attention_heads: 32, num_key_value_heads: null, head_dim: null, max_position_embeddings: 2048,
-  rms_norm_eps: 1e-6, rope_theta: 10000, rope_scaling: null, tie_word_embeddings: false, attention_bias: false,
-  mlp_bias: false, initializer_range: 0.02,
+  model_type: 'llama',
+  vocab_size: 32000,
+  hidden_size: 4096,
+  intermediate_size: 11008,
+  num_hidden_layers: 32,
+  num_attention_heads: 32,
+  num_key_value_heads: null,
+  head_dim: null,
+  max_position_embeddings: 2048,
+  rms_norm_eps: 1e-6,
+  rope_theta: 10000,
+  rope_scaling: null,
+  tie_word_embeddings: false,
+  attention_bias: false,
+  mlp_bias: false,
+  initializer_range: 0.02,
 }
 
 const headSize = (c: LlamaConfig): number => c.head_dim ?? c.hidden_size / c.num_attention_heads
@@ -58,7 +70,11 @@ export function ropeFrequencies(c: LlamaConfig): number[] {
     const frequency = c.rope_theta ** ((-2 * i) / d)
     if (!scaling || kind === 'default') return frequency
     if (kind === 'linear') return frequency / scaling.factor
-    const [low, high, old] = [scaling.low_freq_factor ?? 1, scaling.high_freq_factor ?? 4, scaling.original_max_position_embeddings ?? 8192]
+    const [low, high, old] = [
+      scaling.low_freq_factor ?? 1,
+      scaling.high_freq_factor ?? 4,
+      scaling.original_max_position_embeddings ?? 8192,
+    ]
     const wavelength = (2 * Math.PI) / frequency
     if (wavelength < old / high) return frequency
     if (wavelength > old / low) return frequency / scaling.factor
@@ -113,8 +129,11 @@ class Attention extends Module {
     append(cache.k, length, ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads, length), tokens, 0, width)
     append(cache.v, length, this.v_proj.forward(x), tokens, 0, width)
     const row = numHeads * this.#d
-    const o = cachedAttention({ tensor: q, offset: 0, row, batch: tokens * row }, { ...cache, length: length + tokens },
-      { ...this.#options, tokens, headSize: this.#d })
+    const o = cachedAttention(
+      { tensor: q, offset: 0, row, batch: tokens * row },
+      { ...cache, length: length + tokens },
+      { ...this.#options, tokens, headSize: this.#d },
+    )
     return this.o_proj.forward(o)
   }
 }

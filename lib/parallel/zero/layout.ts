@@ -2,13 +2,17 @@
 // A unit (a transformer block; the rest of the model is one more) is one flat buffer, padded so that it cuts into
 // equal shards. Matrices come first, so that weight decay on matrices alone is a prefix.
 
-import { Module } from '../../nn/module.js'
+import type { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
 
 /** Shards begin at multiples of this many elements (64 bytes of f32). */
 const ALIGNMENT = 16
 
-export interface Slot { parameter: Parameter; offset: number; count: number }
+export interface Slot {
+  parameter: Parameter
+  offset: number
+  count: number
+}
 
 export interface UnitLayout {
   name: string
@@ -23,7 +27,12 @@ export interface UnitLayout {
 }
 
 /** A part of a flat unit that lies in [start, end). */
-export interface Piece { slot: Slot; /** within the parameter */ start: number; count: number; /** within the unit */ offset: number }
+export interface Piece {
+  slot: Slot /** within the parameter */
+  start: number
+  count: number /** within the unit */
+  offset: number
+}
 
 /** The model's units in the order of use: the root's own parameters first, then its blocks. */
 export function layoutUnits(model: Module, numShards: number): UnitLayout[] {
@@ -45,7 +54,8 @@ export function layoutUnits(model: Module, numShards: number): UnitLayout[] {
     [true, false].flatMap((trainable) => {
       const chosen = [...parameters].filter((parameter) => parameter.trainable === trainable)
       return chosen.length ? [layoutUnit(name, chosen, numShards, trainable)] : []
-    }))
+    }),
+  )
 }
 
 const inside = (name: string, path: string): boolean => name === path || name.startsWith(`${path}.`)

@@ -4,9 +4,9 @@
 // | 0     | full       | full, all-reduced          | full               |
 // | 1     | full       | full, own shard reduced    | shard              |
 
-import { type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
-import { unscoped } from '../../tensor/scope.js'
 import type { AdamWBuffers } from '../../optim/adamw.js'
+import { unscoped } from '../../tensor/scope.js'
+import { type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { UnitLayout } from './layout.js'
 
 export type Stage = 0 | 1
@@ -18,7 +18,10 @@ export const lifetimes: Record<Stage, { optimizer: 'full' | 'shard' }> = {
 }
 
 /** A range of the optimizer's part of the unit with one weight decay. */
-export interface Span { buffers: AdamWBuffers; decayed: boolean }
+export interface Span {
+  buffers: AdamWBuffers
+  decayed: boolean
+}
 
 export interface UnitOptions {
   stage: Stage
@@ -45,7 +48,10 @@ export class Unit {
   readonly #strays: Tensor[] = []
   readonly #owned: Tensor[] = []
 
-  constructor(readonly layout: UnitLayout, readonly options: UnitOptions) {
+  constructor(
+    readonly layout: UnitLayout,
+    readonly options: UnitOptions,
+  ) {
     const { dtype, stage, rank } = options
     const sharded = lifetimes[stage].optimizer === 'shard'
     this.start = sharded ? rank * layout.shardSize : 0
@@ -79,14 +85,20 @@ export class Unit {
   #cutSpans(): void {
     const { start, end, layout, options } = this
     const border = options.decayMatricesOnly ? Math.min(Math.max(layout.matrixEnd, start), end) : end
-    for (const [from, to, decayed] of [[start, border, true], [border, end, false]] as const) {
+    for (const [from, to, decayed] of [
+      [start, border, true],
+      [border, end, false],
+    ] as const) {
       if (from >= to) continue
       const part = (of: Tensor): Tensor => this.#view(of, from - start, to - from)
       this.spans.push({
         decayed,
         buffers: {
-          param: part(this.master), m: part(this.m as Tensor), v: part(this.v as Tensor),
-          out: options.dtype === 'f32' ? undefined : part(this.ownParameters), grad: part(this.ownGradients as Tensor),
+          param: part(this.master),
+          m: part(this.m as Tensor),
+          v: part(this.v as Tensor),
+          out: options.dtype === 'f32' ? undefined : part(this.ownParameters),
+          grad: part(this.ownGradients as Tensor),
         },
       })
     }

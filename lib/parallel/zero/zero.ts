@@ -2,10 +2,10 @@
 // Collectives are queued in one fixed order on every rank: blocks from the last to the first, the root last,
 // each as soon as it and all before it are complete.
 
-import { type AdamWOptions, adamw } from '../../optim/adamw.js'
 import type { Module } from '../../nn/module.js'
-import { type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
+import { type AdamWOptions, adamw } from '../../optim/adamw.js'
 import { tidy } from '../../tensor/scope.js'
+import { type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
 import { layoutUnits } from './layout.js'
 import { lifetimes, makeUnit, type Stage, type Unit } from './unit.js'
@@ -28,10 +28,14 @@ export class Zero {
   #next = 0
   #boundary = false
 
-  constructor(model: Module, readonly options: ZeroOptions) {
+  constructor(
+    model: Module,
+    readonly options: ZeroOptions,
+  ) {
     const { group, stage, dtype, seed, decayMatricesOnly } = options
     this.units = layoutUnits(model, group.size).map((layout) =>
-      makeUnit(layout, { stage, dtype, seed, decayMatricesOnly, rank: group.rank }))
+      makeUnit(layout, { stage, dtype, seed, decayMatricesOnly, rank: group.rank }),
+    )
     const trainable = this.units.filter((unit) => unit.gradients)
     const roots = trainable.filter((unit) => unit.layout.name === 'root')
     this.#order = [...trainable.filter((unit) => !roots.includes(unit)).reverse(), ...roots]
@@ -102,8 +106,11 @@ export class Zero {
     for (const unit of this.units) {
       if (!unit.gradients) continue
       for (const span of unit.spans) {
-        adamw(span.buffers, { ...optimizer, lr: call.lr, weightDecay: span.decayed ? optimizer.weightDecay : 0 },
-          { update: call.update, norm: call.norm, maxNorm: call.maxNorm, gradScale: 1 })
+        adamw(
+          span.buffers,
+          { ...optimizer, lr: call.lr, weightDecay: span.decayed ? optimizer.weightDecay : 0 },
+          { update: call.update, norm: call.norm, maxNorm: call.maxNorm, gradScale: 1 },
+        )
       }
       unit.zeroStrays()
       if (lifetimes[stage].optimizer === 'shard') this.#gather(unit)
@@ -122,5 +129,7 @@ export class Zero {
     }
   }
 
-  dispose(): void { for (const unit of this.units) unit.dispose() }
+  dispose(): void {
+    for (const unit of this.units) unit.dispose()
+  }
 }
