@@ -2,6 +2,7 @@
 
 import { type BackwardContext, record, willRecord } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
+import { tidy } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { mul, sub } from './arithmetic.js'
 import { checkDType, checkFloat, checkShape, lastDim } from './check.js'
@@ -30,8 +31,10 @@ export const logSoftmax = (x: Tensor): Tensor => softmaxOf('logSoftmax', x, 1)
 
 /** Mean of (x - y)². */
 export function meanSquaredError(x: Tensor, y: Tensor): Tensor {
-  const difference = sub(x, y)
-  return mean(mul(difference, difference))
+  return tidy(() => {
+    const difference = sub(x, y)
+    return mean(mul(difference, difference))
+  })
 }
 
 export interface ClassifierOptions {
@@ -58,6 +61,10 @@ export function linearCrossEntropy(
   targets: Tensor,
   options: ClassifierOptions = {},
 ): Tensor {
+  return tidy(() => classified(x, weight, targets, options))
+}
+
+function classified(x: Tensor, weight: Tensor, targets: Tensor, options: ClassifierOptions): Tensor {
   const op = 'linearCrossEntropy'
   checkFloat(op, x, weight)
   checkDType(op, targets, 'i32')
