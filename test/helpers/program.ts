@@ -1,0 +1,125 @@
+// Runs the command line as a user does: processes, files, exit statuses.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
+
+const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
+export const main = join(root, 'dist/cli/main.js')
+
+export interface Row {
+  step: number
+  loss: number
+  gradNorm: number
+  validationLoss?: number
+  memory: Record<string, number>
+}
+
+export interface Outcome {
+  status: number | null
+  signal: NodeJS.Signals | null
+  stdout: string
+  stderr: string
+  steps: Row[]
+}
+
+export class Workspace {
+  readonly folder = mkdtempSync(join(tmpdir(), 'zeroshard-test-'))
+  #runs = 0
+
+  /** Removed with the test; the folder must then be the only thing left. */
+  constructor(t: Test) {
+    t.teardown(() => rmSync(this.folder, { recursive: true, force: true }))
+  }
+
+  path(name: string): string {
+    return join(this.folder, name)
+  }
+
+  write(name: string, content: unknown): string {
+    writeFileSync(this.path(name), typeof content === 'string' ? content : JSON.stringify(content))
+    return this.path(name)
+  }
+
+  /** A text with structure: sentences of a small grammar. */
+  text(sentences = 1500): string {
+    const nouns = ['whale', 'captain', 'lantern', 'river', 'engine', 'winter']
+    const verbs = ['carries', 'forgets', 'follows', 'answers', 'opens']
+    const lines = Array.from({ length: sentences }, (_, i) => {
+      const pick = (list: string[], by: number): string => list[Math.floor(i * by) % list.length] as string
+      return `the ${pick(nouns, 1.7)} ${pick(verbs, 2.3)} a ${pick(nouns, 3.1)}.`
+    })
+    return this.write('text.txt', lines.join('\n'))
+  }
+
+  /** A small GPT-2 on `text()`. */
+  config(more: Record<string, unknown> = {}): Record<string, unknown> {
+    if (!existsSync(this.path('text.txt'))) this.text()
+    return {
+      model: { config: { model_type: 'gpt2', n_layer: 2, n_head: 2, n_embd: 32, n_positions: 16, vocab_size: 256 } },
+      data: { train: [this.path('text.txt')], validation_fraction: 0.1 },
+      train: { steps: 8, seed: 3 },
+      train_batch_size: 8,
+      optimizer: { type: 'AdamW', params: { lr: 3e-3, weight_decay: 0.1 } },
+      ...more,
+    }
+  }
+
+  start(args: string[], env: NodeJS.ProcessEnv = {}): { child: ChildProcess; done: Promise<Omit<Outcome, 'steps'>> } {
+    const child = spawn(process.execPath, [main, ...args], {
+      cwd: this.folder,
+      env: { ...process.env, NODE_OPTIONS: '', ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let [stdout, stderr] = ['', '']
+    child.stdout.on('data', (chunk) => (stdout += chunk))
+    child.stderr.on('data', (chunk) => (stderr += chunk))
+    const done = new Promise<Omit<Outcome, 'steps'>>((resolve) =>
+      child.on('close', (status, signal) => resolve({ status, signal, stdout, stderr })),
+    )
+    return { child, done }
+  }
+
+  /** `zeroshard train`; metrics and output lie in `run-N`. */
+  async train(
+    config: unknown,
+    options: { ranks?: number; args?: string[]; env?: NodeJS.ProcessEnv; output?: string } = {},
+  ): Promise<Outcome> {
+    const name = `run-${++this.#runs}`
+    const file = this.write(`${name}.json`, config)
+    const { ranks = 1, args = [], env, output = this.path(name) } = options
+    const { done } = this.start(
+      ['train', file, '--nproc', String(ranks), '--output', output, '--metrics', this.path(`${name}.jsonl`), ...args],
+      env,
+    )
+    return { ...(await done), steps: this.steps(`${name}.jsonl`) }
+  }
+
+  steps(metrics: string): Row[] {
+    if (!existsSync(this.path(metrics))) return []
+    return readFileSync(this.path(metrics), 'utf8')
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as Row)
+      .filter((row) => 'loss' in row)
+  }
+}
+
+export const losses = (outcome: { steps: Row[] }): number[] => outcome.steps.map(({ loss }) => loss)
+
+/** Processes whose command line names `text`, but this one. */
+export function processesOf(text: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .map(Number)
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(text)
+      } catch {
+        return false
+      }
+    })
+}

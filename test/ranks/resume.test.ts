@@ -1,0 +1,90 @@
+// Checkpoints: resumed is uninterrupted, on any number of ranks; killed ranks leave nothing broken behind.
+
+import { existsSync, readdirSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { losses, processesOf, Workspace } from '../helpers/program.js'
+
+t.test('a resumed run repeats the uninterrupted one, bit for bit on the same ranks', async (t) => {
+  const space = new Workspace(t)
+  const config = space.config({
+    zero_optimization: { stage: 1 },
+    scheduler: { type: 'WarmupCosineLR', params: { warmup_num_steps: 3, total_num_steps: 10 } },
+  })
+  const whole = await space.train(config, { ranks: 2, args: ['--steps', '10'] })
+  t.equal(whole.status, 0, whole.stderr)
+  const output = space.path('halves')
+  t.equal((await space.train(config, { ranks: 2, output, args: ['--steps', '6'] })).status, 0)
+  for (const ranks of [2, 4, 1]) {
+    const from = `${output}/checkpoints/step-00000006`
+    const rest = await space.train(config, { ranks, args: ['--steps', '10', '--resume', from] })
+    t.equal(rest.status, 0, rest.stderr)
+    const [actual, expected] = [losses(rest), losses(whole).slice(6)]
+    if (ranks === 2) t.strictSame(actual, expected)
+    else
+      t.ok(
+        actual.length === 4 && actual.every((loss, i) => Math.abs(loss - (expected[i] as number)) < 2e-4),
+        `${ranks} ranks: ${actual}`,
+      )
+  }
+})
+
+t.test('a killed rank ends the others within seconds, and the launcher says which', async (t) => {
+  const space = new Workspace(t)
+  const file = space.write('long.json', space.config({ train: { steps: 1_000_000, seed: 1 } }))
+  const { done } = space.start(['train', file, '--nproc', '2', '--metrics', space.path('long.jsonl')])
+  while (space.steps('long.jsonl').length < 3) await sleep(50)
+  const ranks = processesOf(file).filter((pid) => pid !== undefined)
+  t.equal(ranks.length, 3, 'a launcher and two ranks')
+  const started = Date.now()
+  process.kill(Math.max(...ranks), 'SIGKILL')
+  const outcome = await done
+  t.equal(outcome.status, 1)
+  t.match(outcome.stderr, /rank 1 was killed by SIGKILL/)
+  t.ok(Date.now() - started < 10_000, 'within seconds')
+  t.strictSame(processesOf(file), [], 'no process is left')
+})
+
+t.test('ranks do not outlive a killed launcher', async (t) => {
+  const space = new Workspace(t)
+  const file = space.write('long.json', space.config({ train: { steps: 1_000_000, seed: 1 } }))
+  const { child, done } = space.start(['train', file, '--nproc', '2', '--metrics', space.path('long.jsonl')])
+  while (space.steps('long.jsonl').length < 3) await sleep(50)
+  child.kill('SIGKILL')
+  await done
+  for (let i = 0; i < 100 && processesOf(file).length; i++) await sleep(50)
+  t.strictSame(processesOf(file), [])
+})
+
+t.test('killed at any moment, also while saving, the newest checkpoint is whole', async (t) => {
+  const space = new Workspace(t)
+  const config = space.config({
+    train: { steps: 1_000_000, save_interval: 1, keep_checkpoints: 2, seed: 1 },
+    zero_optimization: { stage: 1 },
+  })
+  const output = space.path('killed')
+  const file = space.write('killed.json', config)
+  let last = 0
+  for (const wait of [700, 1100, 1600]) {
+    const { done } = space.start(['train', file, '--nproc', '2', '--output', output, '--resume', 'auto'])
+    await sleep(wait)
+    for (const pid of processesOf(file)) {
+      try {
+        process.kill(pid, 'SIGKILL')
+      } catch {}
+    }
+    await done
+    const folder = `${output}/checkpoints`
+    if (!existsSync(folder) || !existsSync(`${folder}/latest`)) continue
+    const verify = await space.start(['inspect', output, '--verify']).done
+    t.equal(verify.status, 0, verify.stderr)
+    const step = Number(/step +(\d+)/.exec(verify.stdout)?.[1])
+    t.ok(step >= last, `step ${step} follows ${last}`)
+    last = step
+    t.ok(readdirSync(folder).filter((name) => name.startsWith('step-')).length <= 3)
+  }
+  t.ok(last > 0, 'something was saved')
+  const rest = await space.train(config, { ranks: 2, output, args: ['--resume', 'auto', '--steps', String(last + 3)] })
+  t.equal(rest.status, 0, rest.stderr)
+  t.equal(rest.steps.at(-1)?.step, last + 3)
+})
