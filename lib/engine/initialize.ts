@@ -30,9 +30,15 @@ export async function joinWorld(options: { serial?: boolean } = {}): Promise<Wor
   const threads = environment.threads ?? Math.max(1, Math.floor(availableParallelism() / environment.localWorldSize))
   binding().native.configure({ threads, serial: options.serial ?? environment.serial })
   const meeting = await rendezvous(environment)
-  const [jobId] = await meeting.exchange('job', randomBytes(12).toString('hex'))
-  const group = await connectWorld(meeting, { jobId: jobId as string, timeoutSeconds: environment.timeoutSeconds })
-  return { environment, meeting, group }
+  try {
+    const [jobId] = await meeting.exchange('job', randomBytes(12).toString('hex'))
+    const group = await connectWorld(meeting, { jobId: jobId as string, timeoutSeconds: environment.timeoutSeconds })
+    return { environment, meeting, group }
+  } catch (error) {
+    meeting.fail(error as Error)
+    await meeting.close()
+    throw error
+  }
 }
 
 export async function leaveWorld(world: World): Promise<void> {

@@ -115,7 +115,7 @@ class Meeting implements Rendezvous {
           if (!proves(message.proof, secret, 'server', nonce)) {
             return refuse({ code: 'RENDEZVOUS', message: 'what listens at MASTER_PORT is not rank 0 of this job' })
           }
-          this.#callbacks.length = 0
+          this.#callbacks.length = 0 // the refusal above
           resolve()
         } else this.#handle(message)
       })

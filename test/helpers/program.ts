@@ -92,7 +92,18 @@ export class Workspace {
     const file = this.write(`${name}.json`, config)
     const { ranks = 1, args = [], env, output = this.path(name) } = options
     const { done } = this.start(
-      ['train', file, '--nproc', String(ranks), '--output', output, '--metrics', this.path(`${name}.jsonl`), ...args],
+      [
+        'train',
+        file,
+        '--nproc',
+        String(ranks),
+        '--output',
+        output,
+        '--quiet',
+        '--metrics',
+        this.path(`${name}.jsonl`),
+        ...args,
+      ],
       env,
     )
     return { ...(await done), steps: this.steps(`${name}.jsonl`) }

@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import { losses, type Outcome, Workspace } from '../helpers/program.js'
 
 const ok = (t: Test, outcome: Outcome): Outcome => {
-  t.equal(outcome.status, 0, outcome.stderr)
+  t.equal(outcome.status, 0, outcome.stderr || 'done')
   return outcome
 }
 
@@ -19,7 +19,7 @@ function close(t: Test, actual: number[], expected: number[], name: string): voi
 
 t.test('1, 2 and 4 ranks have one loss curve, also with dropout and accumulation', async (t) => {
   const space = new Workspace(t)
-  const model = {
+  const dropping = {
     model_type: 'gpt2',
     n_layer: 2,
     n_head: 2,
@@ -30,7 +30,7 @@ t.test('1, 2 and 4 ranks have one loss curve, also with dropout and accumulation
     embd_pdrop: 0.1,
     attn_pdrop: 0,
   }
-  for (const more of [{}, { model: { config: model } }]) {
+  for (const more of [{}, { model: { config: dropping } }]) {
     const one = ok(t, await space.train(space.config(more)))
     t.ok((losses(one).at(-1) as number) < (losses(one)[0] as number) - 0.3, 'it learns')
     for (const [ranks, micro] of [

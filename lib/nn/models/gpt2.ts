@@ -41,7 +41,7 @@ export const gpt2Defaults: Gpt2Config = {
   activation_function: 'gelu_new',
   resid_pdrop: 0.1,
   embd_pdrop: 0.1,
-  attn_pdrop: 0.1,
+  attn_pdrop: 0,
   layer_norm_epsilon: 1e-5,
   initializer_range: 0.02,
   tie_word_embeddings: true,

@@ -1,9 +1,9 @@
 // The model families, and the one that a Hugging Face config.json names.
 
 import { nearest, ZeroshardError } from '../../binding/errors.js'
-import { Gpt2, type Gpt2Config } from './gpt2.js'
+import { Gpt2, type Gpt2Config, gpt2Defaults } from './gpt2.js'
 import type { LanguageModel } from './language-model.js'
-import { Llama, type LlamaConfig } from './llama.js'
+import { Llama, type LlamaConfig, llamaDefaults } from './llama.js'
 
 export { type GenerateOptions, generate } from './generate.js'
 export { Gpt2, type Gpt2Config, gpt2Defaults } from './gpt2.js'
@@ -26,5 +26,49 @@ export function createModel(config: Record<string, unknown>): LanguageModel {
       `model_type '${type}' is not served; there are ${Object.keys(families).join(', ')}${near ? `; did you mean '${near}'?` : ''}`,
     )
   }
+  checkConfig(config, type === 'gpt2' ? gpt2Keys : llamaKeys)
   return make(config)
+}
+
+/** Names of what both families have. */
+interface Keys {
+  width: string
+  heads: string
+  keyValueHeads?: string
+  positive: string[]
+}
+const gpt2Keys: Keys = { width: 'n_embd', heads: 'n_head', positive: ['n_layer', 'n_positions', 'vocab_size'] }
+const llamaKeys: Keys = {
+  width: 'hidden_size',
+  heads: 'num_attention_heads',
+  keyValueHeads: 'num_key_value_heads',
+  positive: ['num_hidden_layers', 'max_position_embeddings', 'vocab_size', 'intermediate_size'],
+}
+
+function checkConfig(given: Record<string, unknown>, keys: Keys): void {
+  const config: Record<string, unknown> = { ...(given.model_type === 'gpt2' ? gpt2Defaults : llamaDefaults), ...given }
+  const fail = (message: string): never => {
+    throw new ZeroshardError('CONFIG', `model.config: ${message}`)
+  }
+  for (const key of [keys.width, keys.heads, ...keys.positive]) {
+    if (!Number.isInteger(config[key]) || (config[key] as number) < 1) {
+      fail(`${key} is ${JSON.stringify(config[key])}; it must be an integer, at least 1`)
+    }
+  }
+  const [width, heads] = [config[keys.width] as number, config[keys.heads] as number]
+  if (!config.head_dim && width % heads !== 0) {
+    fail(`${keys.width} ${width} is not divisible by ${keys.heads} ${heads}; change one`)
+  }
+  const keyValueHeads = keys.keyValueHeads && (config[keys.keyValueHeads] as number | null)
+  if (keyValueHeads && heads % keyValueHeads !== 0) {
+    fail(`${keys.heads} ${heads} is not divisible by ${keys.keyValueHeads} ${keyValueHeads}; change one`)
+  }
+  for (const key of ['attn_pdrop', 'attention_dropout']) {
+    if (config[key]) fail(`${key} ${config[key]} is not there: attention weights never exist as a matrix; set it to 0`)
+  }
+  const known = ['gelu_new', 'gelu_pytorch_tanh', 'gelu', 'relu', 'silu']
+  const activation = given.model_type === 'gpt2' ? String(config.activation_function) : 'silu'
+  if (!known.includes(activation)) fail(`activation_function '${activation}' is not one of ${known.join(', ')}`)
+  if (given.model_type === 'llama' && (config.hidden_act ?? 'silu') !== 'silu')
+    fail(`hidden_act '${config.hidden_act}' is not silu`)
 }
