@@ -66,7 +66,7 @@ t.test('a loss that is no number ends the run and says where', async (t) => {
 
 t.test('a port in use, another secret, another world size', async (t) => {
   const space = new Workspace(t)
-  const file = space.write('c.json', space.config())
+  const file = space.write('c.json', space.config({ train_batch_size: 12 }))
   const server = createServer()
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
   const port = String((server.address() as { port: number }).port)
