@@ -67,8 +67,6 @@ export function resolveConfig(raw: unknown, { source, directory, worldSize }: Re
   const reading: Reading = { source, hints: new Map() }
   if (given(raw, 'bf16') && given(raw, 'fp16')) fail(reading, 'bf16 and fp16 are both enabled; choose one')
   const read = readSection(reading, schema, raw, '')
-  const { stage } = read.zero_optimization
-  if (stage > 1) fail(reading, `zero_optimization.stage ${stage} is not there yet; use 0 or 1`)
   const mesh = resolveMesh(reading, read, worldSize)
   const at = (path: string): string => (isAbsolute(path) ? path : resolve(directory, path))
   const model = resolveModel(reading, read, at)
