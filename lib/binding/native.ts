@@ -76,6 +76,8 @@ export interface Native {
   synchronize(stream: number): Promise<void>
   synchronizeSync(stream: number): void
   memoryStats(): NativeMemory
+  /** Counts a tensor's storage in another category, the views of it too. */
+  recategorize(handle: number, category: number): void
   resetPeak(): void
   /** Seconds that streams were busy since the start, and number of ops, by stream. */
   streamStats(): { busySeconds: number[]; ops: number[] }

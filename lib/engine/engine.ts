@@ -10,12 +10,15 @@ import { type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
 import type { TrainingState } from '../checkpoint/manifest.js'
 import { saveCheckpoint } from '../checkpoint/save.js'
 import type { Module } from '../nn/module.js'
+import type { Parameter } from '../nn/parameter.js'
 import { scale as scaleTensor } from '../ops/arithmetic.js'
 import { randomState } from '../ops/random.js'
 import type { LossScale } from '../optim/loss-scale.js'
 import type { Schedule } from '../optim/schedules.js'
 import type { ProcessGroup } from '../parallel/group.js'
 import { type Mesh, meshWords } from '../parallel/mesh.js'
+import { Access, type GatheredOptions, gathered } from '../parallel/zero/access.js'
+import { type Offloadable, offloadables } from '../parallel/zero/unit.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import { type MemoryByCategory, memory } from '../tensor/memory.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
@@ -381,6 +384,30 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
       this.samples = samples
     }
     return { path: folder, client: manifest.client }
+  }
+
+  /** Parameters, gradients and optimizer states by name, whole or local. */
+  get access(): Access {
+    return new Access(this.parts.zero, () => 1 / this.lossScale)
+  }
+
+  /** Collective. Runs `fn` while these parameters exist whole on every rank; see `gathered`. */
+  gathered<T>(parameters: readonly Parameter[], fn: () => T | Promise<T>, options?: GatheredOptions): Promise<T> {
+    return gathered(this.parts.zero, parameters, fn, options)
+  }
+
+  /** Moves states to host memory, all of them unless named, until reloadStates(). Not between backward and step. */
+  offloadStates(what: readonly Offloadable[] = offloadables): void {
+    this.#moveStates(what, 'host')
+  }
+  reloadStates(what: readonly Offloadable[] = offloadables): void {
+    this.#moveStates(what, 'device')
+  }
+  #moveStates(what: readonly Offloadable[], to: 'host' | 'device'): void {
+    const unknown = what.find((name) => !offloadables.includes(name))
+    if (unknown !== undefined)
+      throw new ZeroshardError('ARGUMENT', `[offloadStates] '${unknown}' is not one of ${offloadables.join(', ')}`)
+    for (const unit of this.parts.zero.units) for (const name of what) unit.offload(name, to)
   }
 
   memory(): ReturnType<typeof memory.stats> {

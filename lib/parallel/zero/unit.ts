@@ -22,6 +22,9 @@ export const lifetimes: Record<Stage, Lifetimes> = {
   3: { parameters: 'shard', gradients: 'shard', optimizer: 'shard' },
 }
 
+export const offloadables = ['optimizer', 'gradients', 'parameters'] as const
+export type Offloadable = (typeof offloadables)[number]
+
 /** A range of the optimizer's part of the unit with one hyperparameter group. */
 export interface Span {
   part: OptimizerPart
@@ -232,6 +235,15 @@ export class Unit {
     this.#fetched = undefined
   }
 
+  /** After the full parameters changed: this rank's part of them, and its master. */
+  adopt(): void {
+    const own = (this.full as Tensor).view([this.end - this.start], this.start)
+    if (!this.parameters) runOp('cast', [this.ownParameters], [own])
+    if (this.master !== this.ownParameters) runOp('cast', [this.master], [own])
+    own.dispose()
+  }
+
+  /** All of the unit's parameters, where they exist now. */
   get full(): Tensor | undefined {
     return this.parameters ?? this.#fetched
   }
@@ -261,6 +273,20 @@ export class Unit {
         tensor.lend(buffer.view(tensor.shape, offset))
       }),
     )
+  }
+
+  /** Optimizer states, gradients or parameters (their shards, at stage 3) to host memory, or back. */
+  offload(what: Offloadable, to: 'host' | 'device'): void {
+    const own: Record<Offloadable, [Category, (Tensor | undefined)[]]> = {
+      optimizer: [
+        this.options.optimizerCategory ?? 'optimizer',
+        [...Object.values(this.states), this.master === this.ownParameters ? undefined : this.master],
+      ],
+      gradients: ['gradients', [this.gradients ?? this.ownGradients]],
+      parameters: [this.options.parameterCategory ?? 'parameters', [this.parameters ?? this.ownParameters]],
+    }
+    const [category, tensors] = own[what]
+    for (const tensor of tensors) tensor?.recategorize(to === 'host' ? 'host' : category)
   }
 
   zeroStrays(): void {
