@@ -6,8 +6,8 @@
 // - no deadlock (deadlock.ts)
 
 import { type DeadlockOptions, findDeadlock } from './deadlock.js'
-import { describe, type Instruction, type Transfer } from './instruction.js'
-import { type Neighbours, neighboursOf, virtualStageOf } from './placement.js'
+import { type Computation, describe, type Instruction, isForward, isSend, type Transfer } from './instruction.js'
+import { messageOf, type Neighbour, type Neighbours, neighboursOf } from './placement.js'
 import type { Pipeline } from './schedule.js'
 
 /** The violations, each naming the stage and, where there is one, the instruction's index. Empty: all is proven. */
@@ -19,7 +19,7 @@ export function checkPipeline(pipeline: Pipeline, options: DeadlockOptions = {})
   return [...violations, ...compareChannels(pipeline, channels), ...findDeadlock(pipeline, options)]
 }
 
-/** What goes over a channel: virtual stage of the sender × micro-batch, and the index of the instruction. */
+/** The messages of a channel in order, and the indices of the instructions. */
 interface ChannelLog {
   sent: number[]
   sentAt: number[]
@@ -54,6 +54,7 @@ class StageCheck {
   private readonly reduced: boolean[]
   private readonly logs = new Map<number, ChannelLog>()
   private held = 0
+  private isAbove = false
   private index = 0
 
   constructor(
@@ -76,82 +77,79 @@ class StageCheck {
 
   private check(instruction: Instruction, length: number): void {
     const { op } = instruction
-    if (op === 'step') return this.checkStep(instruction, length)
-    if (!(instruction.chunk in this.neighbours)) return this.violation(instruction, 'there is no such chunk')
-    if (op === 'reduceGradients') return this.checkReduce(instruction)
-    const { microBatch, chunk } = instruction
-    if (!Number.isInteger(microBatch) || microBatch < 0 || microBatch >= this.pipeline.microBatches) {
-      return this.violation(instruction, 'there is no such micro-batch')
-    }
+    if (op === 'step') this.checkStep(instruction, length)
+    else if (!(instruction.chunk in this.neighbours)) this.violation(instruction, 'there is no such chunk')
+    else if (op === 'reduceGradients') this.checkReduce(instruction)
+    else if (!this.isMicroBatch(instruction.microBatch)) this.violation(instruction, 'there is no such micro-batch')
+    else if ('peer' in instruction) this.checkTransfer(instruction)
+    else this.checkComputation(instruction)
+  }
+
+  private isMicroBatch(microBatch: number): boolean {
+    return Number.isInteger(microBatch) && microBatch >= 0 && microBatch < this.pipeline.microBatches
+  }
+
+  private checkComputation(instruction: Computation): void {
+    const { op, chunk } = instruction
     const { previous, next } = this.neighbours[chunk] as Neighbours
+    if (this.pipeline.forwardOnly && op !== 'forward') this.violation(instruction, 'evaluation has no backward')
     switch (op) {
-      case 'forward': {
-        const input = this.atHand(previous, microBatch, chunk, FORWARD, RECEIVED_FORWARD)
-        if (!input) this.violation(instruction, 'its input is not there yet')
-        this.held++
-        return this.mark(instruction, FORWARD, 0)
-      }
+      case 'forward':
+        this.checkAtHand(instruction, previous, FORWARD, RECEIVED_FORWARD)
+        this.mark(instruction, FORWARD, 0)
+        this.hold(instruction)
+        break
       case 'backward':
-      case 'backwardInput': {
-        const gradient = this.atHand(next, microBatch, chunk, INPUT, RECEIVED_BACKWARD)
-        if (!gradient) this.violation(instruction, 'its gradient is not there yet')
-        if (op === 'backward') this.release(chunk)
-        return this.mark(instruction, op === 'backward' ? INPUT | WEIGHT : INPUT, FORWARD)
-      }
-      case 'backwardWeight':
+        this.checkAtHand(instruction, next, INPUT, RECEIVED_BACKWARD)
+        this.mark(instruction, INPUT | WEIGHT, FORWARD)
         this.release(chunk)
-        return this.mark(instruction, WEIGHT, INPUT)
-      case 'sendForward':
-        return this.checkTransfer(instruction, next, SENT_FORWARD, FORWARD)
-      case 'sendBackward':
-        return this.checkTransfer(instruction, previous, SENT_BACKWARD, INPUT)
-      case 'recvForward':
-        return this.checkTransfer(instruction, previous, RECEIVED_FORWARD, 0)
-      case 'recvBackward':
-        return this.checkTransfer(instruction, next, RECEIVED_BACKWARD, 0)
+        break
+      case 'backwardInput':
+        this.checkAtHand(instruction, next, INPUT, RECEIVED_BACKWARD)
+        this.mark(instruction, INPUT, FORWARD)
+        break
+      case 'backwardWeight':
+        this.mark(instruction, WEIGHT, INPUT)
+        this.release(chunk)
+        break
       default:
-        instruction satisfies never
+        op satisfies never
     }
   }
 
-  /** Whether what the neighbour makes is on this stage: made here, received, or not needed. */
-  private atHand(
-    neighbour: { chunk: number; stage: number } | undefined,
-    microBatch: number,
-    chunk: number,
+  /** A violation where what the neighbour makes is not on this stage: neither made here nor received. */
+  private checkAtHand(
+    instruction: Computation,
+    neighbour: Neighbour | undefined,
     made: number,
     received: number,
-  ): boolean {
-    if (!neighbour) return true
-    return neighbour.stage === this.stage
-      ? this.has(neighbour.chunk, microBatch, made)
-      : this.has(chunk, microBatch, received)
-  }
-
-  private has(chunk: number, microBatch: number, flag: number): boolean {
-    return ((this.happened[chunk * this.pipeline.microBatches + microBatch] as number) & flag) !== 0
+  ): void {
+    if (!neighbour) return
+    const { chunk, microBatch } = instruction
+    const local = neighbour.stage === this.stage
+    const place = (local ? neighbour.chunk : chunk) * this.pipeline.microBatches + microBatch
+    if ((this.happened[place] as number) & (local ? made : received)) return
+    const what = instruction.op === 'forward' ? 'input' : 'gradient'
+    this.violation(instruction, `its ${what} is not there yet`)
   }
 
   /** Notes what happened; a violation where it did before, or where `needed` did not. */
-  private mark(instruction: Exclude<Instruction, { op: 'step' | 'reduceGradients' }>, flags: number, needed: number) {
+  private mark(instruction: Computation | Transfer, flags: number, needed: number): void {
     const place = instruction.chunk * this.pipeline.microBatches + instruction.microBatch
     const before = this.happened[place] as number
     if (before & flags) this.violation(instruction, 'it happened before')
     if (needed & ~before) this.violation(instruction, `${namesOf(needed & ~before)} must come first`)
     this.happened[place] = before | flags
-    if (flags & (FORWARD | INPUT | WEIGHT)) this.checkComputation(instruction)
   }
 
-  private checkComputation(instruction: Instruction): void {
+  private hold(instruction: Computation): void {
+    if (this.pipeline.forwardOnly) return
     const promised = this.pipeline.maxActivations[this.stage] as number
-    if (this.pipeline.forwardOnly) {
-      if (instruction.op !== 'forward') this.violation(instruction, 'evaluation has no backward')
-      this.held = 0
-    }
-    // Once, where it first goes above.
-    if (instruction.op === 'forward' && this.held === promised + 1) {
-      this.violation(instruction, `${this.held} activations are held, ${promised} promised`)
-    }
+    this.held++
+    if (this.held <= promised || this.isAbove) return
+    // Said where it first goes above.
+    this.isAbove = true
+    this.violation(instruction, `${this.held} activations are held, ${promised} promised`)
   }
 
   private release(chunk: number): void {
@@ -159,27 +157,22 @@ class StageCheck {
     this.numWeight[chunk] = (this.numWeight[chunk] as number) + 1
   }
 
-  private checkTransfer(
-    instruction: Transfer,
-    neighbour: { chunk: number; stage: number } | undefined,
-    flag: number,
-    needed: number,
-  ): void {
-    const { op, chunk, microBatch, peer } = instruction
-    if (!neighbour) return this.violation(instruction, 'there is no virtual stage at the other end')
-    if (neighbour.stage === this.stage) return this.violation(instruction, 'the other end is on the same stage')
-    if (peer !== neighbour.stage) return this.violation(instruction, `the peer is ${neighbour.stage}`)
-    this.mark(instruction, flag, needed)
-    const sending = op === 'sendForward' || op === 'sendBackward'
-    const forward = op === 'sendForward' || op === 'recvForward'
-    const log = this.log(peer, sending, forward)
-    const sender = sending ? this.at(chunk) : this.at(chunk) + (forward ? -1 : 1)
-    ;(sending ? log.sent : log.received).push(sender * this.pipeline.microBatches + microBatch)
+  private checkTransfer(instruction: Transfer): void {
+    const { previous, next } = this.neighbours[instruction.chunk] as Neighbours
+    const sending = isSend(instruction)
+    const forward = isForward(instruction)
+    const other = forward === sending ? next : previous
+    if (other?.stage !== instruction.peer || other.stage === this.stage) {
+      const where = !other ? 'nowhere' : other.stage === this.stage ? 'on this stage' : `stage ${other.stage}`
+      this.violation(instruction, `the other end is ${where}`)
+      return
+    }
+    if (sending) this.mark(instruction, forward ? SENT_FORWARD : SENT_BACKWARD, forward ? FORWARD : INPUT)
+    else this.mark(instruction, forward ? RECEIVED_FORWARD : RECEIVED_BACKWARD, 0)
+    const log = this.log(instruction.peer, sending, forward)
+    const message = messageOf(this.pipeline, this.pipeline.microBatches, this.stage, instruction)
+    ;(sending ? log.sent : log.received).push(message)
     ;(sending ? log.sentAt : log.receivedAt).push(this.index)
-  }
-
-  private at(chunk: number): number {
-    return virtualStageOf(this.pipeline, chunk, this.stage)
   }
 
   private log(peer: number, sending: boolean, forward: boolean): ChannelLog {
@@ -248,7 +241,7 @@ function compareChannels({ microBatches }: Pipeline, channels: Channels): string
   const name = (message: number | undefined): string =>
     message === undefined
       ? 'nothing'
-      : `virtual stage ${Math.floor(message / microBatches)}'s micro-batch ${message % microBatches}`
+      : `virtual stage ${Math.floor(message / 2 / microBatches)}'s micro-batch ${(message >> 1) % microBatches}`
   for (const [key, { sent, sentAt, received, receivedAt }] of channels) {
     for (let i = 0; i < Math.max(sent.length, received.length); i++) {
       if (sent[i] === received[i]) continue

@@ -1,7 +1,7 @@
 // Runs the lists without time and says where they stop. Channels are in order and every receive names its channel, so
 // the order in which stages advance cannot change what each of them sees: one run is a proof for all.
 
-import { describe, type Instruction, type Transfer } from './instruction.js'
+import { describe, type Instruction, isForward, isSend, type Transfer } from './instruction.js'
 import type { Pipeline } from './schedule.js'
 
 export interface DeadlockOptions {
@@ -25,7 +25,7 @@ export function findDeadlock(pipeline: Pipeline, { transfers = 'buffered' }: Dea
 interface StageState {
   next: number
   /** The transfers of the group at `next`, with their place in their channel, once they have begun. */
-  begun: { isSend: boolean; channel: Channel; place: number; index: number }[]
+  begun: { sending: boolean; channel: Channel; place: number; index: number }[]
   waiting: boolean
 }
 
@@ -68,25 +68,24 @@ class Run {
     for (let index = state.next; index < most; index++) {
       const instruction = list[index] as Instruction
       if (!('peer' in instruction)) break
-      const isSend = instruction.op === 'sendForward' || instruction.op === 'sendBackward'
-      const channel = this.channel(stage, instruction, isSend)
-      const place = isSend ? channel.sends++ : channel.receives++
-      state.begun.push({ isSend, channel, place, index })
+      const sending = isSend(instruction)
+      const channel = this.channel(stage, instruction)
+      const place = sending ? channel.sends++ : channel.receives++
+      state.begun.push({ sending, channel, place, index })
       const peer = this.states[instruction.peer]
       if (peer?.waiting) ready.push(instruction.peer)
       if (peer) peer.waiting = false
     }
   }
 
-  private isDone({ isSend, channel, place }: StageState['begun'][number]): boolean {
-    if (!isSend) return place < channel.sends
+  private isDone({ sending, channel, place }: StageState['begun'][number]): boolean {
+    if (!sending) return place < channel.sends
     return this.transfers === 'buffered' || place < channel.receives
   }
 
-  private channel(stage: number, { op, peer }: Transfer, isSend: boolean): Channel {
-    const [from, to] = isSend ? [stage, peer] : [peer, stage]
-    const forward = op === 'sendForward' || op === 'recvForward'
-    const key = (from * this.pipeline.stages + to) * 2 + Number(forward)
+  private channel(stage: number, transfer: Transfer): Channel {
+    const [from, to] = isSend(transfer) ? [stage, transfer.peer] : [transfer.peer, stage]
+    const key = (from * this.pipeline.stages + to) * 2 + Number(isForward(transfer))
     let channel = this.channels.get(key)
     if (!channel) this.channels.set(key, (channel = { sends: 0, receives: 0 }))
     return channel

@@ -31,6 +31,9 @@ export type Instruction =
   /** The optimizer's step: last, and absent where there is no backward. */
   | { op: 'step' }
 
+export const isSend = ({ op }: Transfer): boolean => op === 'sendForward' || op === 'sendBackward'
+export const isForward = ({ op }: Transfer): boolean => op === 'sendForward' || op === 'recvForward'
+
 /** An instruction in words, for messages: `recvForward of chunk 0, micro-batch 3, peer 1`. */
 export function describe(instruction: Instruction): string {
   if (instruction.op === 'step') return 'step'

@@ -6,6 +6,8 @@
 //   stage 1:  1  4                    stage 1:  1  4
 //   stage 2:  2  5                    stage 2:  2  3   (2 → 3 stays on the stage)
 
+import { isForward, isSend, type Transfer } from './instruction.js'
+
 export interface Placement {
   stages: number
   numChunks: number
@@ -17,16 +19,21 @@ export function virtualStageOf({ stages, layout }: Placement, chunk: number, sta
   return layout === 'vee' && chunk === 1 ? 2 * stages - 1 - stage : chunk * stages + stage
 }
 
-export function locate({ stages, layout }: Placement, virtualStage: number): { chunk: number; stage: number } {
+export function locate({ stages, layout }: Placement, virtualStage: number): Neighbour {
   const chunk = Math.floor(virtualStage / stages)
   const place = virtualStage % stages
   return { chunk, stage: layout === 'vee' && chunk === 1 ? stages - 1 - place : place }
 }
 
+export interface Neighbour {
+  chunk: number
+  stage: number
+}
+
 /** A chunk's neighbours along the model: undefined at the ends of it. */
 export interface Neighbours {
-  previous: { chunk: number; stage: number } | undefined
-  next: { chunk: number; stage: number } | undefined
+  previous: Neighbour | undefined
+  next: Neighbour | undefined
 }
 
 /** The neighbours of each chunk of a stage. */
@@ -39,4 +46,12 @@ export function neighboursOf(placement: Placement, stage: number): Neighbours[] 
       next: own === last ? undefined : locate(placement, own + 1),
     }
   })
+}
+
+/** A number for each message of a pipeline, the same for its sender and its receiver. */
+export function messageOf(placement: Placement, microBatches: number, stage: number, transfer: Transfer): number {
+  const own = virtualStageOf(placement, transfer.chunk, stage)
+  const forward = isForward(transfer)
+  const sender = isSend(transfer) ? own : forward ? own - 1 : own + 1
+  return (sender * microBatches + transfer.microBatch) * 2 + Number(forward)
 }

@@ -3,8 +3,8 @@
 // list follows one order of all events of the pipeline, that of a run with equal times, so that nobody waits for
 // something later in it.
 
-import type { Transfer } from './instruction.js'
-import { virtualStageOf } from './placement.js'
+import { isSend } from './instruction.js'
+import { messageOf } from './placement.js'
 import type { Pipeline } from './schedule.js'
 import { simulate } from './simulator.js'
 
@@ -14,14 +14,17 @@ export function orderTransfers(pipeline: Pipeline): Pipeline {
   const sentAt = new Map<number, number>()
   for (const [stage, list] of pipeline.lists.entries()) {
     for (const [i, instruction] of list.entries()) {
-      if (instruction.op !== 'sendForward' && instruction.op !== 'sendBackward') continue
-      sentAt.set(messageOf(pipeline, stage, instruction), starts[stage]?.[i] as number)
+      if (!('peer' in instruction) || !isSend(instruction)) continue
+      sentAt.set(messageOf(pipeline, pipeline.microBatches, stage, instruction), starts[stage]?.[i] as number)
     }
   }
   const lists = pipeline.lists.map((list, stage) => {
     const events = list.map((instruction, i) => {
       // A transfer is one event on both sides: when its content exists. It comes before what starts then.
-      const message = 'peer' in instruction ? messageOf(pipeline, stage, instruction) : Number.POSITIVE_INFINITY
+      const message =
+        'peer' in instruction
+          ? messageOf(pipeline, pipeline.microBatches, stage, instruction)
+          : Number.POSITIVE_INFINITY
       const time = sentAt.get(message) ?? (starts[stage]?.[i] as number)
       return { instruction, time, message, i }
     })
@@ -29,12 +32,4 @@ export function orderTransfers(pipeline: Pipeline): Pipeline {
     return events.map(({ instruction }) => instruction)
   })
   return { ...pipeline, lists }
-}
-
-/** A number for each message, the same for its sender and its receiver. */
-function messageOf(pipeline: Pipeline, stage: number, { op, chunk, microBatch }: Transfer): number {
-  const own = virtualStageOf(pipeline, chunk, stage)
-  const forward = op === 'sendForward' || op === 'recvForward'
-  const sender = op === 'recvForward' ? own - 1 : op === 'recvBackward' ? own + 1 : own
-  return (sender * pipeline.microBatches + microBatch) * 2 + Number(forward)
 }
