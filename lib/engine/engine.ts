@@ -82,6 +82,8 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
   #applied = false
   #gradNorm = 0
   readonly #lossSum: Tensor
+  /** Runs a phase of the step; a monitor's observer may put itself here. */
+  observe: <T>(phase: 'forward' | 'backward' | 'step', work: () => T) => T = (_, work) => work()
 
   #accumulationSteps: number
 
@@ -184,13 +186,14 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
       draws: 0,
     })
     this.parts.zero.fetcher?.begin('train')
-    return this.model.forward(...args)
+    return this.observe('forward', () => this.model.forward(...args))
   }
 
   /** Gradients of a scalar loss, scaled for accumulation (`scaleForAccumulation`). Frees the graph, and the loss. */
   backward(loss: Tensor, { scaleForAccumulation = true } = {}): void {
     this.#openBackward()
-    backwardFrom(loss, this.lossScale / (scaleForAccumulation ? this.#accumulationSteps : 1))
+    const factor = this.lossScale / (scaleForAccumulation ? this.#accumulationSteps : 1)
+    this.observe('backward', () => backwardFrom(loss, factor))
     this.#addLoss(loss)
     this.#closeBackward()
     loss.dispose()
@@ -236,7 +239,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
     }
     const numMicro = this.#micro + 1
     this.#micro = 0
-    return this.#update(numMicro)
+    return this.observe('step', () => this.#update(numMicro))
   }
 
   async #update(numMicro: number): Promise<StepResult> {

@@ -236,6 +236,8 @@ constexpr Function kFunctions[] = {
     {"resetPeak", cold<reset_peak>},
     {"streamStats", cold<stream_stats>},
     {"recategorize", cold<recategorize>},
+    {"traceStart", cold<trace_start>},
+    {"traceTake", cold<trace_take>},
     {"commCreate", cold<comm_create>},
     {"commConnect", cold<comm_connect>},
     {"commGroup", cold<comm_group>},
