@@ -62,7 +62,7 @@ export async function trainRank(world: World, options: TrainOptions): Promise<Ou
     return await loop(run)
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
-    run.observer.close()
+    await run.observer.close()
     run.metrics?.close()
     run.data.close()
     await run.engine.close()

@@ -36,7 +36,7 @@ export interface MonitorOptions {
   rank: number
   /** Relative output paths start here; default the working directory. */
   directory?: string
-  /** Samples at which a resumed run goes on. */
+  /** The first step that a resumed run may write. */
   resumedAt?: number
   /** Told at most once for each sink. */
   onError: (error: ZeroshardError) => void

@@ -5,7 +5,9 @@
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { ZeroshardError } from '../binding/errors.js'
+import { binding } from '../binding/native.js'
 import { type CommsConfig, CommsLogger, unknownCollectives } from './comms.js'
 import { measurePeak, mfu, modelFlops } from './flops.js'
 import { type MonitorConfig, type MonitorEvent, makeMonitor, type Sink } from './monitor.js'
@@ -89,7 +91,7 @@ export class Observer {
     this.#monitor = makeMonitor(config, {
       rank,
       ...(directory !== undefined && { directory }),
-      ...(samples && { resumedAt: samples }),
+      ...(samples && { resumedAt: samples + 1 }),
       onError: (error) => warn(error.message),
     })
     this.#every = config.steps_per_print || 10
@@ -142,9 +144,11 @@ export class Observer {
     return this.#comms?.logSummary() ?? ''
   }
 
-  /** Writes what is left; prints the collectives. Never throws. */
-  close(): void {
+  /** Writes what is left (waits a second at most for tasks under way); prints the collectives. Never throws. */
+  async close(): Promise<void> {
     if (trace.on) {
+      const idle = binding().native.synchronize(-1)
+      await Promise.race([idle.catch(() => {}), sleep(1000, undefined, { ref: false })])
       const taken = trace.take()
       this.#comms?.add(taken.records, phaseFinder(taken.records, [...this.#earlier, ...this.#phaseSpans(taken.spans)]))
       this.#toFile((file) => file.add(taken))

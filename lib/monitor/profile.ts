@@ -253,8 +253,9 @@ function tree(root: ModuleProfile, { module_depth = -1 }: ProfileConfig): string
     rows.push(row(label, module.parameters, module.macs, module.latency))
     if (module_depth >= 0 && module.depth >= module_depth) return
     module.children.forEach(visit)
-    if (module.children.length > 0 && module.ownMacs > 0)
-      rows.push(row('  (its own)', 0, module.ownMacs, module.ownLatency))
+    const own = module.children.reduce((rest, child) => rest - child.parameters, module.parameters)
+    if (module.children.length > 0 && (module.ownMacs > 0 || module.ownLatency > 0))
+      rows.push(row('  (its own)', own, module.ownMacs, module.ownLatency))
   }
   visit(root)
   return table(['module', 'params', '', 'MACs', '', 'forward ms', '', 'FLOP/s'], rows)
