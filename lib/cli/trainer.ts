@@ -15,7 +15,8 @@ import {
   type Tokenizer,
   ValidationSampler,
 } from '../data/index.js'
-import type { Engine, StepResult } from '../engine/engine.js'
+import type { StepResult } from '../engine/base.js'
+import type { Engine } from '../engine/engine.js'
 import { makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
 import { Observer, type ObserverConfig } from '../monitor/observer.js'

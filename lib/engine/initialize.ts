@@ -16,7 +16,8 @@ import { Mesh } from '../parallel/mesh.js'
 import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { Engine, type Trainable } from './engine.js'
+import type { Trainable } from './base.js'
+import { Engine } from './engine.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
 export interface World {

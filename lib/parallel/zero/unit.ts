@@ -1,5 +1,6 @@
 // One unit's memory: the flat buffers that the stage's row of the lifetime table gives it. No communication here.
 
+import { cutRange } from '../../optim/cut.js'
 import type { Optimizer, OptimizerPart } from '../../optim/optimizer.js'
 import { unscoped } from '../../tensor/scope.js'
 import { type Category, type DType, empty, runOp, Tensor } from '../../tensor/tensor.js'
@@ -115,30 +116,47 @@ export class Unit {
 
   #cutSpans(): void {
     const { layout, options } = this
+    const { needsWholeParameters } = options.optimizer
+    const own = (at: number): number => Math.min(Math.max(at, this.start), this.end)
     let begin = 0
     for (const { group, end } of layout.groups) {
-      const from = Math.max(begin, this.start)
-      const to = Math.max(from, Math.min(end, this.end))
+      const [from, to] = [own(begin), own(end)]
+      if (from < to || needsWholeParameters) this.spans.push({ group, part: this.#part(begin, end, from, to) })
       begin = end
-      if (from >= to && !options.optimizer.needsWholeParameters) continue
-      const part = (of: Tensor): Tensor => this.#view(of, Math.min(from, this.end) - this.start, to - from)
-      this.spans.push({
-        group,
-        part: {
-          param: part(this.master),
-          states: Object.fromEntries(Object.entries(this.states).map(([name, state]) => [name, part(state)])),
-          ...(options.dtype !== 'f32' && { out: part(this.ownParameters) }),
-          grad: part(this.ownGradients as Tensor),
-          pieces: piecesIn(layout, from, to).map(({ slot, start, count, offset }) => ({
-            name: slot.parameter.name,
-            shape: slot.parameter.shape,
-            start,
-            count,
-            offset: offset - from,
-          })),
-          group: this.keeps.optimizer === 'shard' ? options.group : options.group.alone,
-        },
-      })
+    }
+  }
+
+  /** The optimizer's view of elements [from, to), which are this rank's of the range [begin, end). */
+  #part(begin: number, end: number, from: number, to: number): OptimizerPart {
+    const { layout, options } = this
+    const sharded = this.keeps.optimizer === 'shard'
+    const cut = (of: Tensor): Tensor => this.#view(of, from - this.start, to - from)
+    return {
+      param: cut(this.master),
+      states: Object.fromEntries(Object.entries(this.states).map(([name, state]) => [name, cut(state)])),
+      ...(options.dtype !== 'f32' && { out: cut(this.ownParameters) }),
+      grad: cut(this.ownGradients as Tensor),
+      pieces: piecesIn(layout, from, to).map(({ slot, start, count, offset }) => ({
+        name: slot.parameter.name,
+        shape: slot.parameter.shape,
+        start,
+        count,
+        offset: offset - from,
+      })),
+      group: sharded ? options.group : options.group.alone,
+      ...(sharded &&
+        options.optimizer.needsWholeParameters && {
+          cut: cutRange(
+            piecesIn(layout, begin, end).map(({ slot: { parameter, offset } }) => ({
+              name: parameter.name,
+              shape: parameter.shape,
+              offset,
+            })),
+            [begin, end],
+            layout.shardSize,
+            options.group.size,
+          ),
+        }),
     }
   }
 

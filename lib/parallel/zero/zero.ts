@@ -52,6 +52,8 @@ export interface UpdateRequest {
   norm: Tensor
   maxNorm: number
   lossScale: number
+  /** Where the schedule cycles it: instead of the first beta. */
+  momentum?: number | undefined
 }
 
 export class Zero {
@@ -212,13 +214,21 @@ export class Zero {
   }
 
   /** One update of this rank's part, then the parameters of all. Zeroes the gradients. */
-  update({ lr, update, norm, maxNorm, lossScale }: UpdateRequest): void {
+  update({ lr, update, norm, maxNorm, lossScale, momentum }: UpdateRequest): void {
     const { optimizer, groups } = this.options
     for (const unit of this.#order) {
       const zeroGrad = unit.keeps.gradients === 'full'
       for (const { part, group } of unit.spans) {
         const { lrScale, weightDecay } = groups[group] as HyperGroup
-        const call = { lr: lr * lrScale, update, norm, maxNorm, gradScale: 1 / lossScale, zeroGrad }
+        const call = {
+          lr: lr * lrScale,
+          update,
+          norm,
+          maxNorm,
+          gradScale: 1 / lossScale,
+          zeroGrad,
+          ...(momentum !== undefined && { momentum }),
+        }
         optimizer.update(part, call, weightDecay)
       }
       unit.zeroStrays()
