@@ -1,6 +1,6 @@
 // A simulated pipeline as text, one row per stage. A cell of two characters is one slot of time:
 //
-//   stage 0 |F0F1....B0--F2B1--..B2--| 25% idle, 2 held
+//   stage 0 |F0F1····B0--F2B1--··B2--| 25% idle, 2 held
 //   stage 1 |··F0B0--F1B1--F2B2--····| 25% idle, 1 held
 //
 // F forward, B backward or input gradient, W weight gradient; small letters are odd chunks; the digit is the micro-batch
@@ -11,9 +11,9 @@ import type { Pipeline } from './schedule.js'
 import type { Simulation } from './simulator.js'
 
 export interface PictureOptions {
-  /** Time per slot. Default: the shortest computation, or longer so that the picture is no wider than `maxSlots`. */
+  /** Time per slot. Default: the shortest computation. With a longer one a cell shows what runs in its middle. */
   slot?: number
-  /** Default 100; the end is cut off where `slot` asks for more. */
+  /** Default 100; `…` where the picture is cut off. */
   maxSlots?: number
   /** ANSI colours. Default false. */
   colours?: boolean
@@ -25,15 +25,17 @@ const BACKGROUNDS = { forward: 44, backward: 42, backwardInput: 42, backwardWeig
 
 export function drawPipeline(pipeline: Pipeline, simulation: Simulation, options: PictureOptions = {}): string {
   const { maxSlots = 100, colours = false } = options
-  const slot = options.slot ?? Math.max(shortest(pipeline, simulation), simulation.total / maxSlots)
+  const slot = options.slot ?? shortest(pipeline, simulation)
   // The small number keeps rounding from adding a slot.
-  const numSlots = slot > 0 ? Math.min(maxSlots, Math.ceil(simulation.total / slot - 1e-9)) : 0
+  const needed = slot > 0 ? Math.ceil(simulation.total / slot - 1e-9) : 0
+  const numSlots = Math.min(maxSlots, needed)
+  const end = needed > numSlots ? '…' : ''
   const width = String(pipeline.stages - 1).length
   return pipeline.lists
     .map((_, stage) => {
       const cells = drawStage(pipeline, simulation, stage, slot, numSlots, colours)
       const idle = `${Math.round((simulation.stageBubbles[stage] as number) * 100)}% idle`
-      return `stage ${String(stage).padStart(width)} |${cells}| ${idle}, ${simulation.peakActivations[stage]} held`
+      return `stage ${String(stage).padStart(width)} |${cells}${end}| ${idle}, ${simulation.peakActivations[stage]} held`
     })
     .join('\n')
 }

@@ -14,7 +14,10 @@ export function evaluation({ numChunks, layout }: Pick<Schedule, 'numChunks' | '
     forwardOnly: true,
     order(stages, microBatches, stage) {
       const forward = (chunk: number, microBatch: number): Computation => ({ op: 'forward', chunk, microBatch })
-      if (layout === 'loop') return groupedTurns(stages, microBatches, numChunks).map((turn) => forward(...turn))
+      if (layout === 'loop') {
+        const turns = [...groupedTurns(stages, microBatches, numChunks)]
+        return turns.map((turn) => forward(Math.floor(turn / microBatches), turn % microBatches))
+      }
       const order: Computation[] = []
       const warmup = numWarmup(stages, microBatches, stage)
       for (let i = 0; i < microBatches + warmup; i++) {

@@ -18,13 +18,17 @@ function groupSizes(stages: number, microBatches: number): number[] {
   return Array.from({ length: numGroups }, (_, group) => size + (group < microBatches % numGroups ? 1 : 0))
 }
 
-/** The order of the forwards as pairs (turn, micro-batch); turn t is chunk t, in the backward the t-th from the end. */
-export function groupedTurns(stages: number, microBatches: number, numChunks: number): [number, number][] {
-  const order: [number, number][] = []
+/**
+ * The order of the forwards, each as turn · microBatches + micro-batch; turn t is chunk t, in the backward the t-th from
+ * the end.
+ */
+export function groupedTurns(stages: number, microBatches: number, numChunks: number): Int32Array {
+  const order = new Int32Array(numChunks * microBatches)
   let first = 0
+  let at = 0
   for (const size of groupSizes(stages, microBatches)) {
     for (let turn = 0; turn < numChunks; turn++) {
-      for (let i = 0; i < size; i++) order.push([turn, first + i])
+      for (let i = 0; i < size; i++) order[at++] = turn * microBatches + first + i
     }
     first += size
   }
@@ -50,11 +54,14 @@ export function interleaved1F1B(numChunks: number): Schedule {
       const order: Computation[] = []
       const turns = groupedTurns(stages, microBatches, numChunks)
       const warmup = numWarmup(stages, microBatches, numChunks, stage)
+      const push = (op: 'forward' | 'backward', i: number): void => {
+        const turn = Math.floor((turns[i] as number) / microBatches)
+        const chunk = op === 'forward' ? turn : numChunks - 1 - turn
+        order.push({ op, chunk, microBatch: (turns[i] as number) % microBatches })
+      }
       for (let i = 0; i < turns.length + warmup; i++) {
-        const forward = turns[i]
-        if (forward) order.push({ op: 'forward', chunk: forward[0], microBatch: forward[1] })
-        const backward = turns[i - warmup]
-        if (backward) order.push({ op: 'backward', chunk: numChunks - 1 - backward[0], microBatch: backward[1] })
+        if (i < turns.length) push('forward', i)
+        if (i >= warmup) push('backward', i - warmup)
       }
       return order
     },
