@@ -51,13 +51,17 @@ class Run {
     const list = this.pipeline.lists[stage] as Instruction[]
     const state = this.states[stage] as StageState
     while (state.next < list.length) {
+      if (!('peer' in (list[state.next] as Instruction))) {
+        state.next++
+        continue
+      }
       if (state.begun.length === 0) this.begin(stage, ready)
       if (state.begun.some((transfer) => !this.isDone(transfer))) {
         state.waiting = true
         return
       }
-      state.next += Math.max(1, state.begun.length)
-      state.begun.length = 0
+      state.next += state.begun.length
+      state.begun = []
     }
   }
 

@@ -42,7 +42,7 @@ export function traceOf(
       const end = (simulation.ends[stage]?.[i] as number) * microseconds
       if ('peer' in instruction) {
         const id = messageOf(pipeline, microBatches, stage, instruction)
-        // An arrow ends are bound to the slice around it (begin) or after it (end): just inside the sender's slice.
+        // The begin of an arrow belongs to the slice around it: just inside the one that made what is sent.
         const flow = { name: 'transfer', cat: 'transfer', pid: 0, tid: tids.compute, id }
         if (isSend(instruction)) events.push({ ...flow, ph: 's', ts: Math.max(0, ts - 1e-3) })
         else events.push({ ...flow, ph: 'f', bp: 'e', ts: end })
