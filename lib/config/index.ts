@@ -174,6 +174,5 @@ function resolveMesh(reading: Reading, read: Read, worldSize: number): Mesh {
       reading,
       `mesh ${text} needs a multiple of ${product} ranks; there ${worldSize === 1 ? 'is 1' : `are ${worldSize}`} (--nproc)`,
     )
-  if (axes.length) fail(reading, `mesh ${text}: only data parallelism is there yet; leave mesh out`)
   return { ...mesh, data: worldSize / product }
 }
