@@ -1,11 +1,9 @@
 // initialize: from a plain model and a configuration to an engine. A list of steps and nothing else.
 
 import { randomBytes } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
-import { dirname, resolve } from 'node:path'
 import { binding } from '../binding/native.js'
-import { type Config, parseConfigText, resolveConfig } from '../config/index.js'
+import { type Config, readConfigSource, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
@@ -46,10 +44,10 @@ export async function leaveWorld(world: World): Promise<void> {
   await world.meeting.close()
 }
 
-/** Reads a configuration file (JSON with comments) for a world of this size. */
-export async function loadConfig(path: string, worldSize: number): Promise<Config> {
-  const raw = parseConfigText(await readFile(path, 'utf8'), path)
-  return resolveConfig(raw, { source: path, directory: dirname(resolve(path)), worldSize })
+/** Reads a configuration (an object, a file of JSON with comments, or base64 of one) for a world of this size. */
+export function loadConfig(config: string | Record<string, unknown>, worldSize: number): Config {
+  const { raw, source, directory } = readConfigSource(config)
+  return resolveConfig(raw, { source, directory, worldSize })
 }
 
 /** The engine of a model on a world. */
@@ -93,7 +91,8 @@ function applyRecompute(model: Module, config: Config): void {
 }
 
 /**
- * DeepSpeed's initialize: joins the ranks, materialises the model, returns the engine. `config`: a path or an object.
+ * DeepSpeed's initialize: joins the ranks, materialises the model, returns the engine. `config`: an
+ * object, a path, or urlsafe base64 of JSON.
  *
  * @example
  * const engine = await initialize({ model: new Mlp(), config: 'ds_config.json' })
@@ -104,12 +103,7 @@ export async function initialize<Args extends Tensor[]>(options: {
 }): Promise<Engine<Args>> {
   const world = await joinWorld()
   try {
-    const { model, config } = options
-    const resolved =
-      typeof config === 'string'
-        ? await loadConfig(config, world.group.size)
-        : resolveConfig(config, { source: 'config', directory: process.cwd(), worldSize: world.group.size })
-    return makeEngine(model, resolved, world)
+    return makeEngine(options.model, loadConfig(options.config, world.group.size), world)
   } catch (error) {
     await leaveWorld(world)
     throw error
