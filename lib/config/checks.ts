@@ -1,7 +1,7 @@
 // What no single key can say: rules between keys, and values that follow from others.
 
 import type { Read } from './index.js'
-import { fail, type Reading } from './read.js'
+import { fail, type Reading, show } from './read.js'
 
 /** @throws CONFIG naming both keys of a contradiction. */
 export function checkTogether(reading: Reading, read: Read): void {
@@ -20,6 +20,9 @@ export function checkTogether(reading: Reading, read: Read): void {
     if (device === 'nvme' && nvme_path === null)
       fail(reading, `zero_optimization.${name}.nvme_path is missing; "nvme" needs a folder`)
   }
+  const { type: schedule, params } = read.scheduler
+  if (schedule === null && JSON.stringify(params) !== '{}' && params !== null)
+    fail(reading, `scheduler.params is ${show(params)}, but scheduler.type is missing; name the schedule`)
   const { type } = read.context_parallel
   if ((read.sequence_parallel_size ?? 1) > 1 && type === 'ring')
     fail(reading, 'sequence_parallel_size means Ulysses attention; use mesh.context with context_parallel.type "ring"')

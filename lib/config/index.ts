@@ -55,6 +55,11 @@ export const schema = section(
   { aliases: { bfloat16: 'bf16' } },
 )
 
+/** Sections whose keys depend on the type beside them. */
+export const sectionsByType: Readonly<Record<string, Readonly<Record<string, Section>>>> = {
+  'scheduler.params': optimization.schedulerParams,
+}
+
 /** What the schema alone makes of a configuration. */
 export type Read = Resolved<(typeof schema)['keys']>
 type Changed = 'mesh' | 'model' | 'data' | 'scheduler' | 'pipeline' | 'context_parallel' | 'communication_data_type'

@@ -25,7 +25,7 @@ export const others = {
     { auto: true },
   ),
   autotuning: switched(
-    'use `zeroshard plan`, which computes what fits instead of trying',
+    `a search by trial runs ${here}`,
     ...['fast', 'metric', 'metric_path', 'overwrite', 'tuner_type', 'start_profile_step', 'end_profile_step'],
     ...['tuner_early_stopping', 'tuner_num_trials', 'results_dir', 'exps_dir', 'arg_mappings', 'model_info'],
     ...['model_info_path', 'mp_size', 'max_train_batch_size', 'min_train_batch_size'],
@@ -80,7 +80,7 @@ export const others = {
     'load_path',
   ),
   datastates_ckpt: refusedSection(
-    'use checkpoint.async_save',
+    `this writer ${here}`,
     keysOf('host_cache_size', 'parser_threads', 'pin_host_cache', 'config'),
   ),
 }

@@ -1,6 +1,6 @@
 // Sections on what a run tells: DeepSpeed's monitors and profilers, and two sinks of our own.
 
-import { hintSection, refusedSection, section, served } from './schema.js'
+import { hint, hintSection, refusedSection, section, served } from './schema.js'
 import { anything, boolean, integer, list, nullable, number, path, string, type ValueType } from './values.js'
 
 const size = integer()
@@ -85,7 +85,7 @@ export const elasticity = section('A batch size that fits many numbers of ranks,
   version: served(elasticVersion(), 0.2, '0.1: only the numbers of ranks that fit the chosen batch; 0.2: any'),
   num_gpus_per_node: served(integer({ min: 1 }), 1, 'ranks of a host, which come and go together (0.2)'),
   model_parallel_size: served(integer({ min: 1 }), 1, 'ranks of one model: pipeline x tensor x context (0.2)'),
-  min_time: served(size, 0, 'minutes, for a scheduler; not used here'),
+  min_time: hint(size, 0, 'it is for a scheduler of jobs; DeepSpeed does not use it either'),
 })
 
 function elasticVersion(): ValueType<0.1 | 0.2> {

@@ -42,7 +42,7 @@ export const scalars = {
   zero_force_ds_cpu_optimizer: hint(boolean, true, 'the optimizer is always our own'),
   dataloader_drop_last: hint(boolean, false, 'batches are always full'),
   sequence_parallel_size: served(nullable(positive), null, 'the same as mesh.context, with Ulysses attention'),
-  data_parallel_size: served(nullable(positive), null, 'must be what the world and the mesh leave; says nothing else'),
+  data_parallel_size: served(nullable(positive), null, 'a check: it must be what the world and the mesh leave'),
   use_data_before_expert_parallelism: hint(boolean, false, 'which rank holds which expert cannot change a result'),
   graph_harvesting: hint(boolean, false, 'it is of CUDA graphs and moves time only'),
   vocabulary_size: hint(nullable(integer()), null, "it only warns in DeepSpeed; the model's vocab_size counts"),

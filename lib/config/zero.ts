@@ -150,12 +150,12 @@ export const zeroOptimization = section(
       cpu_offload: {
         to: 'offload_optimizer',
         convert: switchToCpu,
-        text: 'is deprecated and read as offload_optimizer { "device": "cpu" }',
+        text: 'deprecated, read as offload_optimizer { "device": "cpu" }',
       },
       cpu_offload_param: {
         to: 'offload_param',
         convert: switchToCpu,
-        text: 'is deprecated and read as offload_param { "device": "cpu" }',
+        text: 'deprecated, read as offload_param { "device": "cpu" }',
       },
     },
   },
