@@ -83,6 +83,9 @@ export function withGrad<T>(fn: () => T): T {
 
 export const isRecording = (): boolean => enabled
 
+/** True inside backward, where a part that is recomputed runs forward once more. */
+export const inBackward = (): boolean => outerPass !== undefined
+
 /** True where an operation on these inputs will be recorded: it should save what its backward needs. */
 export function willRecord(inputs: readonly (Tensor | undefined)[]): boolean {
   return enabled && inputs.some((input) => input?.requiresGrad)

@@ -5,11 +5,13 @@ import { createReadStream } from 'node:fs'
 import { lstat, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
+import { sliceShape } from '../nn/slice.js'
+import { countOf } from '../tensor/tensor.js'
 
-export const kinds = ['weight', 'exp_avg', 'exp_avg_sq'] as const
-export type Kind = (typeof kinds)[number]
+/** 'weight', or the name of an optimizer state. */
+export type Kind = string
 
-/** Elements [start, start + count) of a parameter's flattened values, in `file` under `key`. */
+/** Elements [start, start + count) of a parameter's part, flattened, in `file` under `key`. */
 export interface SliceEntry {
   parameter: string
   kind: Kind
@@ -17,6 +19,8 @@ export interface SliceEntry {
   key: string
   start: number
   count: number
+  /** Which part of the whole parameter they are counted in; absent: the whole. */
+  cut?: { dim: number; ranges: [number, number][] }
 }
 export interface FileEntry {
   name: string
@@ -33,6 +37,8 @@ export interface TrainingState {
   /** Samples consumed since the very first step. */
   samples: number
   seed: number
+  /** Of the loss scaler, where there is one. */
+  scaler?: Record<string, number>
 }
 
 export interface Manifest {
@@ -83,15 +89,32 @@ export function parseManifest(path: string, text: string): Manifest {
     const shape = value.parameters[slice.parameter]?.shape
     const natural =
       Number.isSafeInteger(slice.start) && Number.isSafeInteger(slice.count) && slice.start >= 0 && slice.count >= 0
-    if (!shape || !natural || !files.has(slice.file) || !kinds.includes(slice.kind))
+    if (!shape || !natural || !files.has(slice.file) || !/^[a-z_]+$/.test(slice.kind) || !validCut(slice.cut, shape))
       return bad(`has a bad slice ${JSON.stringify(slice).slice(0, 200)}`)
-    if (slice.start + slice.count > shape.reduce((product, size) => product * size, 1))
+    if (slice.start + slice.count > countOf(slice.cut ? sliceShape({ ...slice.cut, wholeShape: shape }) : shape))
       return bad(`has a slice beyond the end of ${slice.parameter}`)
   }
   const { step, updates, samples } = value.state ?? {}
   if (![step, updates, samples].every((n) => Number.isSafeInteger(n) && (n as number) >= 0))
     return bad('has no valid training state')
   return value
+}
+
+/** Ranges of one dim, ascending, inside the shape. */
+function validCut(cut: SliceEntry['cut'], shape: readonly number[]): boolean {
+  if (cut === undefined) return true
+  const size = shape[cut.dim]
+  let last = 0
+  return (
+    size !== undefined &&
+    Array.isArray(cut.ranges) &&
+    cut.ranges.every((range) => {
+      const [from, to] = range
+      const fits = Number.isSafeInteger(from) && Number.isSafeInteger(to) && from >= last && to >= from && to <= size
+      last = to
+      return fits
+    })
+  )
 }
 
 /** Checks that every file has the size and checksum of the manifest; throws naming the first that has not. */

@@ -19,6 +19,7 @@ import type { Engine, StepResult } from '../engine/engine.js'
 import { makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
 import { createModel } from '../nn/models/index.js'
+import { meshWords } from '../parallel/mesh.js'
 import { type Tensor, tensor } from '../tensor/tensor.js'
 import { Progress } from './progress.js'
 import { printSample } from './sample.js'
@@ -100,7 +101,7 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
     run: {
       version: options.version,
       world: world.group.size,
-      mesh: { data: world.group.size },
+      mesh: meshWords(engine.parts.mesh.sizes),
       device: 'cpu',
       parameters,
       config,
@@ -156,10 +157,18 @@ async function loop(run: Run): Promise<Outcome> {
   const path = join(options.output, 'checkpoints')
   if (run.stop.wanted) return 'interrupted'
   progress.chart()
-  if (engine.group.rank === 0 && !options.quiet) await printSample(run.engine.model, run.tokenizer, process.stdout)
+  if (!options.quiet) await sample(run)
   progress.say(`checkpoint: ${path} (step ${engine.globalSteps})`)
   metrics?.write({ done: true, step: engine.globalSteps })
   return 'done'
+}
+
+/** Rank 0 prints; where it has only a part of the parameters all ranks take part. */
+async function sample({ engine, tokenizer }: Run): Promise<void> {
+  const { fetcher } = engine.parts.zero
+  const prints = engine.group.rank === 0
+  if (prints || fetcher) await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
+  fetcher?.end()
 }
 
 const due = (step: number, interval: number): boolean => interval > 0 && step % interval === 0
@@ -184,7 +193,8 @@ async function evaluate(run: Run, step: number): Promise<void> {
   if (!data.validation) return
   const started = performance.now()
   const t = options.config.data.sequence_length
-  const [size, ranks, rank] = [engine.parts.microBatchSize, engine.group.size, engine.group.rank]
+  const { mesh, microBatchSize: size } = engine.parts
+  const [ranks, rank] = [mesh.sizes.dp, mesh.place.dp]
   const count = options.config.train.eval_batches
   const sampler = new ValidationSampler(data.validation, { sequenceLength: t, numSamples: count * size * ranks })
   function* batches(): Generator<[Tensor, Tensor]> {

@@ -5,7 +5,7 @@ import { isAbsolute, join, resolve } from 'node:path'
 import { type BatchSizes, resolveBatch } from './batch.js'
 import { checkTogether, resolveChunks } from './checks.js'
 import { elasticBatch } from './elastic.js'
-import { type Mesh, resolveMesh } from './mesh.js'
+import { type Mesh, replicasOf, resolveMesh } from './mesh.js'
 import { applyNotYet } from './not-yet.js'
 import * as optimization from './optimization.js'
 import { others } from './others.js'
@@ -142,7 +142,7 @@ function withPaths(read: Read, at: (path: string) => string): Read {
 /** The batch triangle, or what elasticity makes of its limits. */
 function batchOf(reading: Reading, read: Read, mesh: Mesh): BatchSizes {
   const { elasticity } = read
-  if (!elasticity.enabled) return resolveBatch(read, mesh.data, reading.source)
+  if (!elasticity.enabled) return resolveBatch(read, replicasOf(mesh), reading.source)
   const given = (['train_batch_size', 'train_micro_batch_size_per_gpu', 'gradient_accumulation_steps'] as const).find(
     (key) => read[key] !== null,
   )
@@ -158,7 +158,7 @@ function batchOf(reading: Reading, read: Read, mesh: Mesh): BatchSizes {
       reading,
       `elasticity.model_parallel_size is ${elasticity.model_parallel_size}, but the mesh has ${parts} ranks per model`,
     )
-  const { ranks: _, ...sizes } = elasticBatch(reading, elasticity, mesh.data)
+  const { ranks: _, ...sizes } = elasticBatch(reading, elasticity, replicasOf(mesh))
   return sizes
 }
 

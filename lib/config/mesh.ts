@@ -1,9 +1,13 @@
 // Our mesh and DeepSpeed's keys for the same sizes, agreed; what is left of the world is data parallelism.
+// Every rank of the data and expert axes has samples of its own.
 
 import type { Read } from './index.js'
 import { fail, note, type Reading } from './read.js'
 
 export type Mesh = Read['mesh'] & { data: number }
+
+/** Ranks (or groups of ranks that share a model) with samples of their own. */
+export const replicasOf = (mesh: Mesh): number => mesh.data * mesh.expert
 type Axis = keyof Read['mesh']
 
 /** The same sizes by DeepSpeed's names; null where not given. */
@@ -38,14 +42,14 @@ export function resolveMesh(reading: Reading, read: Read, worldSize: number): Me
   const ranks = worldSize === 1 ? 'is 1 rank' : `are ${worldSize} ranks`
   if (worldSize % product !== 0)
     fail(reading, `mesh ${text} needs a multiple of ${product} ranks; there ${ranks} (--nproc)`)
-  const data = worldSize / product
-  if (data % mesh.expert !== 0)
+  const replicas = worldSize / product
+  if (replicas % mesh.expert !== 0)
     fail(
       reading,
-      `mesh.expert ${mesh.expert} must divide the ${data} data-parallel ranks that ${worldSize} ranks leave`,
+      `mesh.expert ${mesh.expert} must divide the ${replicas} data-parallel ranks that ${worldSize} ranks leave`,
     )
   const { data_parallel_size: given } = read
-  if (given !== null && given !== data)
-    fail(reading, `data_parallel_size is ${given}, but ${worldSize} ranks and the mesh leave ${data}; leave it out`)
-  return { ...mesh, data }
+  if (given !== null && given !== replicas)
+    fail(reading, `data_parallel_size is ${given}, but ${worldSize} ranks and the mesh leave ${replicas}; leave it out`)
+  return { ...mesh, data: replicas / mesh.expert }
 }

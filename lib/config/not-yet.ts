@@ -24,7 +24,6 @@ const units = 'a transformer block is one bucket'
 const metrics = 'use --metrics, one JSON object per step'
 
 export const notYet: readonly NotYet[] = [
-  refuse('zero_optimization.stage', (c) => c.zero_optimization.stage > 1, 'use 0 or 1'),
   refuse(
     'zero_optimization.offload_optimizer.device',
     (c) => c.zero_optimization.offload_optimizer.device !== 'none',
@@ -46,7 +45,6 @@ export const notYet: readonly NotYet[] = [
   refuse('communication_data_type', (c) => c.communication_data_type !== 'fp32', 'leave it out: fp32'),
   say('prescale_gradients', (c) => c.prescale_gradients, inF32),
   say('gradient_predivide_factor', (c) => c.gradient_predivide_factor !== 1, inF32),
-  say('zero_optimization.reduce_bucket_size', (c) => c.zero_optimization.reduce_bucket_size !== 5e8, units),
   say('zero_optimization.allgather_bucket_size', (c) => c.zero_optimization.allgather_bucket_size !== 5e8, units),
   say(
     'activation_checkpointing.number_checkpoints',

@@ -66,15 +66,15 @@ const zenflow = refusedSection('ZenFlow is not here; use offload_optimizer alone
 })
 
 const stage3 = {
-  stage3_prefetch_bucket_size: served(size, 5e7, 'elements that are fetched ahead of their use'),
-  stage3_param_persistence_threshold: served(size, 1e5, 'parameters with fewer elements stay whole on every rank'),
-  stage3_model_persistence_threshold: served(
+  stage3_prefetch_bucket_size: served(size, 5e7, 'elements to gather ahead of their use; 0: none'),
+  stage3_param_persistence_threshold: served(size, 1e5, 'parameters of fewer elements stay whole on every rank'),
+  stage3_model_persistence_threshold: hint(
     limit,
     Number.MAX_SAFE_INTEGER,
-    'elements of all the parameters together that stay whole',
+    'stage3_param_persistence_threshold alone says what stays whole',
   ),
-  stage3_max_live_parameters: served(limit, 1e9, 'elements that are whole at a time'),
-  stage3_max_reuse_distance: served(limit, 1e9, 'a unit used again within this many elements stays whole'),
+  stage3_max_live_parameters: served(limit, 1e9, 'elements gathered at a time, those fetched ahead included'),
+  stage3_max_reuse_distance: hint(limit, 1e9, 'stage3_max_live_parameters says when a unit is released'),
   stage3_gather_16bit_weights_on_model_save: hint(boolean, false, 'every checkpoint holds all weights'),
   stage3_module_granularity_threshold: hint(size, 0, 'a transformer block is always fetched whole'),
   stage3_use_all_reduce_for_fetch_params: hint(boolean, false, 'units are gathered; the values are the same'),
@@ -99,7 +99,7 @@ export const zeroOptimization = section(
       '0: nothing; 1: optimizer states; 2: and gradients; 3: and parameters',
     ),
     overlap_comm: served(orNull(boolean, true), true, 'gradients are reduced while backward still runs'),
-    reduce_bucket_size: served(size, 5e8, 'elements of gradients that are reduced at a time'),
+    reduce_bucket_size: served(size, 5e8, 'elements that are reduced together; a larger block is cut'),
     allgather_bucket_size: served(size, 5e8, 'elements of parameters that are gathered at a time'),
     contiguous_gradients: hint(boolean, true, 'gradients always lie in flat buffers'),
     reduce_scatter: hint(boolean, true, 'each stage uses the collective that moves least'),

@@ -10,9 +10,12 @@ import { type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
 import type { TrainingState } from '../checkpoint/manifest.js'
 import { saveCheckpoint } from '../checkpoint/save.js'
 import type { Module } from '../nn/module.js'
+import { scale as scaleTensor } from '../ops/arithmetic.js'
 import { randomState } from '../ops/random.js'
+import type { LossScale } from '../optim/loss-scale.js'
 import type { Schedule } from '../optim/schedules.js'
 import type { ProcessGroup } from '../parallel/group.js'
+import { type Mesh, meshWords } from '../parallel/mesh.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import { type MemoryByCategory, memory } from '../tensor/memory.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
@@ -23,7 +26,9 @@ export type Trainable<Args extends Tensor[]> = Module & { forward(...args: Args)
 
 export interface EngineParts {
   zero: Zero
-  group: ProcessGroup
+  mesh: Mesh
+  /** Undefined: the loss is not scaled (f32, bf16). */
+  scaler?: LossScale
   schedule: Schedule
   seed: number
   microBatchSize: number
@@ -31,6 +36,8 @@ export interface EngineParts {
   /** 0: no clipping. */
   maxNorm: number
   stage: number
+  /** Told the modules whose gradients were infinite or NaN in a step that was therefore skipped. */
+  onNotFinite?: (step: number, modules: string[]) => void
   /** Called by close(), last. */
   onClose?: () => Promise<void>
 }
@@ -66,26 +73,33 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
   #updates = 0
   #micro = 0
   #backwardDone = false
+  #backwardOpen = false
+  #syncing = true
+  #boundary: boolean | undefined
   #applied = false
   #gradNorm = 0
   readonly #lossSum: Tensor
+
+  #accumulationSteps: number
 
   constructor(
     readonly model: Trainable<Args>,
     readonly parts: EngineParts,
   ) {
+    this.#accumulationSteps = parts.accumulationSteps
     this.#lossSum = unscoped(() => keep(empty([1], { category: 'buffers', zero: true, shared: true })))
   }
 
   get accumulationSteps(): number {
-    return this.parts.accumulationSteps
+    return this.#accumulationSteps
   }
+  /** All ranks of the job. */
   get group(): ProcessGroup {
-    return this.parts.group
+    return this.parts.mesh.world
   }
   /** Samples of one step, over all ranks. */
   get batchSize(): number {
-    return this.parts.microBatchSize * this.parts.accumulationSteps * this.group.size
+    return this.parts.microBatchSize * this.#accumulationSteps * this.parts.mesh.sizes.dp
   }
   /** Learning rate of the next update. */
   get lr(): number {
@@ -95,12 +109,57 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
   get gradientNorm(): number {
     return this.#gradNorm
   }
+  /** The same after clipping: what was applied. */
+  get clippedGradientNorm(): number {
+    const { maxNorm } = this.parts
+    return maxNorm > 0 ? Math.min(this.#gradNorm, maxNorm) : this.#gradNorm
+  }
+  get lossScale(): number {
+    return this.parts.scaler?.scale ?? 1
+  }
   get wasStepApplied(): boolean {
     return this.#applied
   }
   /** True where the next backward is the last before an update. */
   get isGradientAccumulationBoundary(): boolean {
-    return this.#micro + 1 === this.accumulationSteps
+    return this.#boundary ?? this.#micro + 1 >= this.#accumulationSteps
+  }
+
+  /** Says by hand whether the next backward is the last before an update; undefined: count again. */
+  setGradientAccumulationBoundary(boundary: boolean | undefined): void {
+    this.#boundary = boundary
+  }
+
+  /** Another global batch size with the same micro-batch: changes the number of accumulation steps. */
+  setTrainBatchSize(size: number): void {
+    const each = this.parts.microBatchSize * this.parts.mesh.sizes.dp
+    if (this.#micro !== 0 || this.#backwardDone)
+      throw new ZeroshardError(
+        'ARGUMENT',
+        '[setTrainBatchSize] in the middle of gradient accumulation; call it after step()',
+      )
+    if (!(Number.isInteger(size) && size > 0 && size % each === 0)) {
+      throw new ZeroshardError(
+        'ARGUMENT',
+        `[setTrainBatchSize] ${size} is not a multiple of micro-batch ${this.parts.microBatchSize} x ${this.parts.mesh.sizes.dp} data-parallel ranks; use ${Math.max(1, Math.round(size / each)) * each}`,
+      )
+    }
+    this.#accumulationSteps = size / each
+  }
+
+  /** Runs `fn`, in which several backward() may follow each other and reduce nothing. Stages 0 and 1 only. */
+  noSync<T>(fn: () => T): T {
+    if (this.parts.stage > 1)
+      throw new ZeroshardError(
+        'UNSUPPORTED',
+        `[noSync] stage ${this.parts.stage} keeps only shards of gradients, which must be reduced in each backward; use stage 0 or 1`,
+      )
+    this.#syncing = false
+    try {
+      return fn()
+    } finally {
+      this.#syncing = true
+    }
   }
 
   /** Index, within the whole run, of the first sample of this rank's next micro-batch. */
@@ -108,7 +167,8 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
     return this.samples + this.#firstOfMicro()
   }
   #firstOfMicro(): number {
-    return (this.#micro * this.group.size + this.group.rank) * this.parts.microBatchSize
+    const { mesh, microBatchSize } = this.parts
+    return (this.#micro * mesh.sizes.dp + mesh.place.dp) * microBatchSize
   }
 
   /** The model's loss for one micro-batch. */
@@ -120,49 +180,81 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
       firstSample: this.#firstOfMicro(),
       draws: 0,
     })
+    this.parts.zero.fetcher?.begin('train')
     return this.model.forward(...args)
   }
 
-  /** Gradients of a scalar loss, scaled for accumulation. Frees the graph, and the loss. */
-  backward(loss: Tensor): void {
-    if (this.#backwardDone) throw new ZeroshardError('AUTOGRAD', '[backward] called twice without step() in between')
-    const { zero } = this.parts
-    zero.beginBackward(this.isGradientAccumulationBoundary)
-    backwardFrom(loss, 1 / this.accumulationSteps)
-    tidy(() => runOp('binary', [this.#lossSum], [this.#lossSum, loss.view([1])], [0]))
+  /** Gradients of a scalar loss, scaled for accumulation (`scaleForAccumulation`). Frees the graph, and the loss. */
+  backward(loss: Tensor, { scaleForAccumulation = true } = {}): void {
+    this.#openBackward()
+    backwardFrom(loss, this.lossScale / (scaleForAccumulation ? this.#accumulationSteps : 1))
+    this.#addLoss(loss)
+    this.#closeBackward()
     loss.dispose()
+  }
+
+  /**
+   * The loss as a user's own backward must start from (`backwardFrom(engine.scale(loss))`, then step()): times the loss
+   * scale, divided by the number of accumulation steps.
+   */
+  scale(loss: Tensor): Tensor {
+    this.#openBackward()
+    this.#addLoss(loss)
+    return scaleTensor(loss, this.lossScale / this.#accumulationSteps)
+  }
+
+  #openBackward(): void {
+    if (this.#backwardDone && this.#syncing)
+      throw new ZeroshardError('AUTOGRAD', '[backward] called twice without step() in between')
+    this.parts.zero.beginBackward(this.#syncing && this.isGradientAccumulationBoundary)
+    this.#backwardOpen = true
     this.#backwardDone = true
+  }
+
+  #closeBackward(): void {
+    const { zero } = this.parts
+    zero.endBackward()
+    zero.fetcher?.end()
+    this.#backwardOpen = false
+  }
+
+  #addLoss(loss: Tensor): void {
+    tidy(() => runOp('binary', [this.#lossSum], [this.#lossSum, loss.view([1])], [0]))
   }
 
   /** After each backward; at the boundary it updates the model and resolves with the step's figures, else undefined. */
   async step(): Promise<StepResult | undefined> {
     if (!this.#backwardDone) throw new ZeroshardError('AUTOGRAD', '[step] needs a backward() first')
+    if (this.#backwardOpen) this.#closeBackward()
     this.#backwardDone = false
     if (!this.isGradientAccumulationBoundary) {
       this.#micro++
       return undefined
     }
+    const numMicro = this.#micro + 1
     this.#micro = 0
-    return this.#update()
+    return this.#update(numMicro)
   }
 
-  async #update(): Promise<StepResult> {
-    const { zero, group, maxNorm } = this.parts
-    const { lr } = this
-    zero.finishReduction()
-    group.allReduce(this.#lossSum, true)
+  async #update(numMicro: number): Promise<StepResult> {
+    const { zero, mesh, maxNorm, scaler } = this.parts
+    const { lr, lossScale } = this
+    zero.reduceReplicas()
+    mesh.group('dp', 'cp').allReduce(this.#lossSum, { average: true })
     const norm = unscoped(() => zero.gradientNorm())
-    zero.update({ lr, update: this.#updates + 1, norm, maxNorm })
+    zero.update({ lr, update: this.#updates + 1, norm, maxNorm, lossScale })
     const stats = memory.stats()
-    const [[sum], [gradNorm]] = (await Promise.all([this.#lossSum.data(), norm.data()])) as [Float32Array, Float32Array]
+    const [[sum], [stored]] = (await Promise.all([this.#lossSum.data(), norm.data()])) as [Float32Array, Float32Array]
     norm.dispose()
     runOp('fill', [this.#lossSum], [], [0])
-    const loss = (sum as number) / this.accumulationSteps
-    this.#gradNorm = gradNorm as number
-    this.#applied = Number.isFinite(gradNorm)
+    const loss = (sum as number) / numMicro
+    this.#gradNorm = (stored as number) / lossScale
+    this.#applied = Number.isFinite(stored)
     this.globalSteps++
     this.samples += this.batchSize
-    if (!Number.isFinite(loss)) {
+    if (!this.#applied) await this.#tellNotFinite()
+    scaler?.step(!this.#applied)
+    if (!Number.isFinite(loss) && !scaler) {
       throw new ZeroshardError(
         'NOT_FINITE',
         `the loss of step ${this.globalSteps} is ${loss}; lower the learning rate, or look at the data of samples ${this.samples - this.batchSize} to ${this.samples - 1}`,
@@ -175,11 +267,16 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
       loss,
       lr,
       gradNorm: this.#gradNorm,
-      lossScale: 1,
+      lossScale,
       skipped: !this.#applied,
       memory: stats.live,
       memoryPeak: stats.peak,
     }
+  }
+
+  async #tellNotFinite(): Promise<void> {
+    const units = await this.parts.zero.notFinite()
+    if (units.length) this.parts.onNotFinite?.(this.globalSteps, units)
   }
 
   /** One whole step: `next` gives the inputs of each micro-batch; their tensors are disposed here. */
@@ -198,6 +295,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
     const total = unscoped(() => empty([1], { category: 'buffers', zero: true, shared: true }))
     let count = 0
     this.model.eval()
+    this.parts.zero.fetcher?.begin('eval')
     try {
       for (const inputs of batches) {
         tidy(() =>
@@ -210,9 +308,10 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
         count++
         await new Promise(setImmediate)
       }
-      this.group.allReduce(total, true)
+      this.parts.mesh.group('dp', 'cp').allReduce(total, { average: true })
       return ((await total.data())[0] as number) / Math.max(count, 1)
     } finally {
+      this.parts.zero.fetcher?.end()
       this.model.train()
       total.dispose()
     }
@@ -225,6 +324,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
       skippedSteps: this.skippedSteps,
       samples: this.samples,
       seed: this.parts.seed,
+      ...(this.parts.scaler && { scaler: this.parts.scaler.state() }),
     }
   }
 
@@ -236,16 +336,16 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
         '[saveCheckpoint] in the middle of gradient accumulation; save after a step() that updated',
       )
     }
-    const { zero, group, stage } = this.parts
+    const { zero, mesh, stage } = this.parts
     const { client = {}, model, tokenizer } = options
     return saveCheckpoint({
       folder: join(output, 'checkpoints'),
       zero,
-      group,
+      group: mesh.world,
       retain: options.retain ?? 0,
       head: {
         state: this.state,
-        layout: { world: group.size, mesh: { data: group.size }, stage },
+        layout: { world: mesh.world.size, mesh: meshWords(mesh.sizes), stage },
         client,
         ...(model && { model }),
         ...(tokenizer && { tokenizer }),
@@ -273,7 +373,8 @@ export class Engine<Args extends Tensor[] = Tensor[]> {
   ): Promise<{ path: string; client: Record<string, unknown> }> {
     await loadCheckpoint(folder, manifest, this.parts.zero, options)
     if (options.optimizer ?? true) {
-      const { step, updates, skippedSteps, samples } = manifest.state
+      const { step, updates, skippedSteps, samples, scaler } = manifest.state
+      if (scaler) this.parts.scaler?.load(scaler)
       this.globalSteps = step
       this.#updates = updates
       this.skippedSteps = skippedSteps

@@ -7,10 +7,12 @@ import { type Config, readConfigSource, resolveConfig } from '../config/index.js
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
+import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
+import { Mesh } from '../parallel/mesh.js'
 import type { Stage } from '../parallel/zero/unit.js'
-import { Zero } from '../parallel/zero/zero.js'
+import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { Engine, type Trainable } from './engine.js'
 
@@ -50,30 +52,32 @@ export function loadConfig(config: string | Record<string, unknown>, worldSize: 
   return resolveConfig(raw, { source, directory, worldSize })
 }
 
-/** The engine of a model on a world. */
+/** The engine of a model on a world. Collective. */
 export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config: Config, world: World): Engine<Args> {
-  const { group } = world
+  const { pipeline: pp, tensor: tp, context: cp, expert: ep, data: dp } = config.mesh
+  const mesh = Mesh.create(world.group, { pp, dp, cp, ep, tp })
   const { params } = config.optimizer
-  const stage = config.zero_optimization.stage as Stage
+  const zeroConfig = config.zero_optimization
+  const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
   const zero = new Zero(model, {
     stage,
-    group,
+    group: mesh.group('dp', 'cp'),
+    world: mesh.world,
     seed: config.train.seed,
     dtype: config.bf16.enabled ? 'bf16' : 'f32',
-    decayMatricesOnly: params.weight_decay_on === 'matrices',
-    overlap: config.zero_optimization.overlap_comm ?? true,
-    optimizer: {
-      betas: params.betas as [number, number],
-      eps: params.eps,
-      weightDecay: params.weight_decay,
-      decoupled: config.optimizer.type === 'AdamW' || params.adam_w_mode,
-      biasCorrection: params.bias_correction,
-    },
+    optimizer: makeOptimizer({ type: config.optimizer.type, params: { ...params } }),
+    ...hyperGroups(params.weight_decay, params.weight_decay_on === 'matrices'),
+    overlap: zeroConfig.overlap_comm ?? true,
+    average: true,
+    maxUnit: zeroConfig.reduce_bucket_size,
+    persistBelow: zeroConfig.stage3_param_persistence_threshold,
+    prefetch: zeroConfig.stage3_prefetch_bucket_size,
+    maxLive: zeroConfig.stage3_max_live_parameters,
   })
   return new Engine(model, {
     zero,
-    group,
+    mesh,
     stage,
     seed: config.train.seed,
     schedule: makeSchedule(config.scheduler, params.lr),
@@ -82,6 +86,16 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
     maxNorm: config.gradient_clipping,
     onClose: () => leaveWorld(world),
   })
+}
+
+/** Weight decay on everything, or on matrices alone. */
+function hyperGroups(weightDecay: number, matricesOnly: boolean): Pick<ZeroOptions, 'groups' | 'groupOf'> {
+  const decayed = { weightDecay, lrScale: 1 }
+  if (!matricesOnly) return { groups: [decayed], groupOf: () => 0 }
+  return {
+    groups: [decayed, { weightDecay: 0, lrScale: 1 }],
+    groupOf: (parameter) => (parameter.wholeShape.length >= 2 ? 0 : 1),
+  }
 }
 
 /** `number_checkpoints` n: n evenly spaced groups of blocks keep only their inputs. */

@@ -6,15 +6,31 @@ import { tidy, unscoped } from '../tensor/scope.js'
 import { type DType, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { Parameter } from './parameter.js'
 
+/** Called around a module's forward; ZeRO fetches and releases a block's parameters here. */
+export interface ForwardHooks {
+  before(): void
+  after(): void
+}
+
 export abstract class Module {
   training = true
+  hooks: ForwardHooks | undefined
   /** Path in the model; the root's is empty. Set by `nameTree`. */
   path = ''
 
   constructor() {
     const { forward } = this
     Object.defineProperty(this, 'forward', {
-      value: (...args: never[]) => tidy(() => forward.apply(this, args)),
+      value: (...args: never[]) => {
+        const { hooks } = this
+        if (!hooks) return tidy(() => forward.apply(this, args))
+        hooks.before()
+        try {
+          return tidy(() => forward.apply(this, args))
+        } finally {
+          hooks.after()
+        }
+      },
       enumerable: false,
       writable: true,
     })
