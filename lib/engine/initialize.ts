@@ -1,19 +1,19 @@
 // initialize: from a plain model and a configuration to an engine. A list of steps and nothing else.
 
 import { randomBytes } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
-import { dirname, resolve } from 'node:path'
 import { binding } from '../binding/native.js'
-import { type Config, parseConfigText, resolveConfig } from '../config/index.js'
+import { type Config, readConfigSource, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
+import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
 import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
+import type { SplitMethod } from '../parallel/pipeline/split.js'
 import { cutModel } from '../parallel/pipeline/stage.js'
 import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
@@ -52,10 +52,10 @@ export async function leaveWorld(world: World): Promise<void> {
   await world.meeting.close()
 }
 
-/** Reads a configuration file (JSON with comments) for a world of this size. */
-export async function loadConfig(path: string, worldSize: number): Promise<Config> {
-  const raw = parseConfigText(await readFile(path, 'utf8'), path)
-  return resolveConfig(raw, { source: path, directory: dirname(resolve(path)), worldSize })
+/** Reads a configuration (an object, a file of JSON with comments, or base64 of one) for a world of this size. */
+export function loadConfig(config: string | Record<string, unknown>, worldSize: number): Config {
+  const { raw, source, directory } = readConfigSource(config)
+  return resolveConfig(raw, { source, directory, worldSize })
 }
 
 /** The engine of a model on a world. Collective. */
@@ -66,18 +66,19 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   const zeroConfig = config.zero_optimization
   const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
-  const schedule = scheduleNamed('1f1b')
-  const cut = pp > 1 ? cutModel(model, mesh, schedule, 'parameters') : undefined
+  const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
+  const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const zero = new Zero(model, {
     stage,
     group: mesh.group('dp', 'cp'),
     world: mesh.world,
     seed: config.train.seed,
-    dtype: config.bf16.enabled ? 'bf16' : 'f32',
+    dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
     optimizer: makeOptimizer({ type: config.optimizer.type, params: { ...params } }),
     ...hyperGroups(params.weight_decay, params.weight_decay_on === 'matrices'),
     overlap: zeroConfig.overlap_comm ?? true,
-    average: true,
+    average: config.gradient_allreduce_op === 'mean',
+    communicationDtype: dtypeOf[config.communication_data_type],
     maxUnit: zeroConfig.reduce_bucket_size,
     persistBelow: zeroConfig.stage3_param_persistence_threshold,
     prefetch: zeroConfig.stage3_prefetch_bucket_size,
@@ -87,6 +88,7 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   const parts: EngineParts = {
     zero,
     mesh,
+    ...(config.fp16.enabled && { scaler: new LossScaler(config.fp16) }),
     stage,
     seed: config.train.seed,
     schedule: makeSchedule(config.scheduler, params.lr),
@@ -97,6 +99,8 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   }
   return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
 }
+
+const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const
 
 /** Weight decay on everything, or on matrices alone. */
 function hyperGroups(weightDecay: number, matricesOnly: boolean): Pick<ZeroOptions, 'groups' | 'groupOf'> {
@@ -115,7 +119,8 @@ function applyRecompute(model: Module, config: Config): void {
 }
 
 /**
- * DeepSpeed's initialize: joins the ranks, materialises the model, returns the engine. `config`: a path or an object.
+ * DeepSpeed's initialize: joins the ranks, materialises the model, returns the engine. `config`: an
+ * object, a path, or urlsafe base64 of JSON.
  *
  * @example
  * const engine = await initialize({ model: new Mlp(), config: 'ds_config.json' })
@@ -126,12 +131,7 @@ export async function initialize<Args extends Tensor[]>(options: {
 }): Promise<Engine<Args>> {
   const world = await joinWorld()
   try {
-    const { model, config } = options
-    const resolved =
-      typeof config === 'string'
-        ? await loadConfig(config, world.group.size)
-        : resolveConfig(config, { source: 'config', directory: process.cwd(), worldSize: world.group.size })
-    return makeEngine(model, resolved, world)
+    return makeEngine(options.model, loadConfig(options.config, world.group.size), world)
   } catch (error) {
     await leaveWorld(world)
     throw error
