@@ -236,3 +236,32 @@ t.test('elementwise optimizers give the same bits for any cut', async (t) => {
     t.strictSame(await run([1, 4_999, 17, size - 5_017]), await run([size]), kind.name)
   }
 })
+
+t.test('the 16-bit copy and 16-bit gradients are rounded like casts, every kind of value', async (t) => {
+  const next = random(5)
+  const bits = Uint32Array.from({ length: 4_101 }, (_, i) => {
+    const exponent = i % 3 === 0 ? 0 : i % 3 === 1 ? 0x7f800000 : Math.floor(next() * 256) << 23
+    return exponent | Math.floor(next() * 2 ** 23) | (i % 2 ? 0x80000000 : 0)
+  })
+  bits.set([0, 0x80000000, 0x7f800000, 0xff800000, 0x477fefff, 0x477ff000, 0x33000000, 0x33000001, 0x387fc000])
+  const given = new Float32Array(bits.buffer)
+  const optimizer = makeOptimizer({ type: 'SGD', params: {} })
+  for (const dtype of ['bf16', 'f16'] as const) {
+    const named = [{ name: 'w', shape: [given.length] }]
+    const kept = new Part(optimizer, named, () => 0, { out: dtype })
+    kept.param.write(given)
+    optimizer.update(kept, { ...call, lr: 0 }, 0)
+    const rounded = ops.cast(kept.param, dtype)
+    t.strictSame(await kept.out?.data(), await rounded.data(), `${dtype} copy`)
+    const moved = new Part(optimizer, named, () => 0, { gradient: dtype })
+    moved.grad.write((await rounded.data()) as Uint16Array)
+    const wide = ops.cast(rounded, 'f32')
+    const expected = await values(wide)
+    optimizer.update(moved, { ...call, lr: -1 }, 0)
+    const same = (await values(moved.param)).every((x, i) => Object.is(x + 0, (expected[i] as number) + 0))
+    t.ok(same, `${dtype} gradient`)
+    for (const each of [rounded, wide]) each.dispose()
+    kept.dispose()
+    moved.dispose()
+  }
+})
