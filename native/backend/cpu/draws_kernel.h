@@ -32,8 +32,9 @@ template <int W> ZS_INLINE typename lanes64<W>::V multiply_low(typename lanes64<
 // The 2 W words of the blocks from `first` on.
 template <int W> ZS_INLINE void philox_words(uint32_t *words, uint64_t seed, uint64_t first, uint64_t site) {
   using V = typename lanes64<W>::V;
-  V counter;
-  for (int i = 0; i < W / 2; i++) counter[i] = first + static_cast<uint64_t>(i);
+  V counter{};
+  for (int i = 0; i < W / 2; i++) counter[i] = static_cast<uint64_t>(i);
+  counter += first;
   V c0 = counter, c1 = counter >> 32, c2 = site - V{}, c3 = (site >> 32) - V{};
   const V m0 = uint64_t{0xD2511F53} - V{}, m1 = uint64_t{0xCD9E8D57} - V{};
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
@@ -46,11 +47,14 @@ template <int W> ZS_INLINE void philox_words(uint32_t *words, uint64_t seed, uin
     k0 += 0x9E3779B9;
     k1 += 0xBB67AE85;
   }
+  // Two words of a block in one lane, the earlier in the lower half (little-endian); blocks go out one after the other.
   const V low = (c0 & 0xffffffffu) | c1 << 32, high = (c2 & 0xffffffffu) | c3 << 32;
+  V out[2];
   for (int i = 0; i < W / 2; i++) {
-    const uint64_t pair[2] = {low[i], high[i]};
-    for (int j = 0; j < 4; j++) words[4 * i + j] = static_cast<uint32_t>(pair[j / 2] >> (j % 2 * 32));
+    out[2 * i / (W / 2)][2 * i % (W / 2)] = low[i];
+    out[2 * i / (W / 2)][2 * i % (W / 2) + 1] = high[i];
   }
+  memcpy(words, out, sizeof out);
 }
 
 template <int W> void kept(float *mask, int64_t n, const Draws &draws, uint64_t index) {

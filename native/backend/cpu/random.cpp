@@ -1,9 +1,11 @@
 // dropout and random_fill: values addressed by element index (see native/ops/random.h).
+#include <algorithm>
 #include <cmath>
 
 #include "../../core/philox.h"
 #include "../../ops/random.h"
 #include "floats.h"
+#include "rows.h"
 
 namespace zs::cpu {
 namespace {
@@ -34,18 +36,22 @@ float normal(Words &words, uint64_t index) {
 }  // namespace
 
 int32_t dropout(zs_call *call) {
-  const float p = static_cast<float>(call->scalars[DROPOUT_P]), scale = 1 / (1 - p);
-  const uint64_t seed = static_cast<uint64_t>(integer(call, DROPOUT_SEED)), site = static_cast<uint64_t>(integer(call, DROPOUT_SITE));
+  const Draws draws = draws_of(static_cast<float>(call->scalars[DROPOUT_P]), static_cast<uint64_t>(integer(call, DROPOUT_SEED)),
+                               static_cast<uint64_t>(integer(call, DROPOUT_SITE)));
   const int64_t rows = integer(call, DROPOUT_ROWS), cols = integer(call, DROPOUT_COLS), full = integer(call, DROPOUT_FULL_COLS);
   const int64_t row_offset = integer(call, DROPOUT_ROW_OFFSET), col_offset = integer(call, DROPOUT_COL_OFFSET);
   return by_float(call, dtype_of(call, DROPOUT_X), [&]<class T>(T) {
     const T *x = data<T>(call, DROPOUT_X);
     T *y = data<T>(call, DROPOUT_Y);
     parallel_for(call, rows, row_grain(cols), [&](int64_t begin, int64_t end) {
-      Words words(seed, site);
-      for (int64_t r = begin; r < end; r++) for (int64_t c = 0; c < cols; c++) {
-        const bool kept = uniform(words.at(static_cast<uint64_t>((row_offset + r) * full + col_offset + c))) >= p;
-        y[r * cols + c] = from_float<T>(kept ? to_float(x[r * cols + c]) * scale : 0);
+      constexpr int64_t kChunk = 256;
+      float mask[kChunk];
+      for (int64_t r = begin; r < end; r++) for (int64_t c = 0; c < cols; c += kChunk) {
+        const int64_t n = std::min(kChunk, cols - c);
+        row_kernels().kept(mask, n, draws, static_cast<uint64_t>((row_offset + r) * full + col_offset + c));
+        const T *from = x + r * cols + c;
+        T *to = y + r * cols + c;
+        for (int64_t i = 0; i < n; i++) to[i] = from_float<T>(mask[i] > 0 ? to_float(from[i]) * mask[i] : 0);
       }
     });
     return int32_t{ZS_OK};

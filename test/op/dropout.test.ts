@@ -1,4 +1,5 @@
-// Dropout of attention weights: the reference's mask in float64, forward and backward; any cut draws what the whole does.
+// Dropout, of activations and of attention weights: the reference's mask, forward and backward; any cut draws what the
+// whole does.
 
 import t, { type Test } from 'tap'
 import { backwardFrom } from '../../lib/autograd/functions.js'
@@ -59,6 +60,15 @@ function dropped({ b, tq, tk, h, kv, d }: Shape, causal: boolean, p: number): Ca
 }
 
 const cases: Case[] = [
+  ...[[1], [3, 5, 37], [2, 300]].map(
+    (shape): Case => ({
+      name: 'dropout',
+      shapes: [shape],
+      reference: (x) =>
+        ref.map(x, (value, i) => value * dropoutFactor(0.4, seed, siteOf('dropout', step, site), BigInt(i))),
+      run: (x) => ops.dropout(x, 0.4, site),
+    }),
+  ),
   dropped({ b: 2, tq: 5, tk: 5, h: 4, kv: 2, d: 3 }, true, 0.3),
   dropped({ b: 2, tq: 5, tk: 5, h: 2, kv: 2, d: 4 }, false, 0.9),
   dropped({ b: 1, tq: 3, tk: 7, h: 2, kv: 1, d: 5 }, true, 0.5),
@@ -156,6 +166,22 @@ t.test('any cut over samples, heads or sequence draws what the whole does', asyn
   })
   const head = [0, 1].flatMap((s) => [...whole.o.slice(s * 72 * 16, (s * 72 + 40) * 16)])
   t.ok(sameBits(early.o, Float32Array.from(head)), 'queries and keys to 40')
+  t.equal(alive(), before, 'nothing is left')
+})
+
+t.test('a rank that begins at another sample drops what the whole does there', async (t) => {
+  const before = alive()
+  place()
+  const all = tidy(() => ops.dropout(wave([4, 3, 50], 1), 0.4, site).dataSync()) as Float32Array
+  randomState.firstSample = 2
+  const half = tidy(() => ops.dropout(ops.slice(wave([4, 3, 50], 1), 0, 2, 4), 0.4, site).dataSync()) as Float32Array
+  place()
+  t.ok(sameBits(half, all.slice(300)))
+  const infinite = tidy(() => {
+    const x = tensor(new Float32Array(64).fill(Infinity))
+    return ops.dropout(x, 0.4, site).dataSync()
+  })
+  t.strictSame([...new Set(infinite)].sort(), [0, Infinity], 'what is dropped is 0, whatever it was')
   t.equal(alive(), before, 'nothing is left')
 })
 
