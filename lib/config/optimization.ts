@@ -124,7 +124,12 @@ export const activationCheckpointing = section('Recomputation of activations in 
   number_checkpoints: served(
     nullable(integer()),
     null,
-    'groups of blocks of which only the input is kept; null or 0: none',
+    'groups of consecutive blocks of which only the input is kept; null or 0: none',
+  ),
+  granularity: served(
+    oneOf(['full', 'selective']),
+    'full',
+    'ours: "selective" computes only the attention of each block again, without number_checkpoints',
   ),
   partition_activations: hint(boolean, false, memoryOnly),
   cpu_checkpointing: hint(boolean, false, memoryOnly),

@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { dirname, resolve } from 'node:path'
+import { ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
 import { type Config, parseConfigText, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
@@ -86,10 +87,23 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   })
 }
 
-/** `number_checkpoints` n: n evenly spaced groups of blocks keep only their inputs. */
+/** `number_checkpoints` n: of n groups of blocks only the input is kept; "selective": attention is computed again. */
 function applyRecompute(model: Module, config: Config): void {
-  const numCheckpoints = config.activation_checkpointing.number_checkpoints
-  if (numCheckpoints && model instanceof LanguageModel) model.recompute = () => true
+  const { activation_checkpointing: wanted } = config
+  const groups = wanted.number_checkpoints ?? 0
+  const attention = wanted.granularity === 'selective'
+  if (groups > 0 && attention) {
+    throw new ZeroshardError(
+      'CONFIG',
+      `activation_checkpointing: number_checkpoints ${groups} and granularity "selective" exclude each other; keep one`,
+    )
+  }
+  if (model instanceof LanguageModel) model.recompute = { groups, attention }
+  else if (groups > 0 || attention) {
+    config.hints.push(
+      'activation_checkpointing: this model has no blocks that are known here; use checkpoint(fn, …inputs) in its forward',
+    )
+  }
 }
 
 /**

@@ -9,7 +9,14 @@ import { Conv1D, Dropout, Embedding, LayerNorm, Linear } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
 import { append, layerOf, makeCache } from './cache.js'
-import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
+import {
+  type Heads,
+  type KeyValueCache,
+  LanguageModel,
+  type LayerCache,
+  type Recompute,
+  runBlocks,
+} from './language-model.js'
 
 export interface Gpt2Config {
   [key: string]: unknown
@@ -41,7 +48,7 @@ export const gpt2Defaults: Gpt2Config = {
   activation_function: 'gelu_new',
   resid_pdrop: 0.1,
   embd_pdrop: 0.1,
-  attn_pdrop: 0,
+  attn_pdrop: 0.1,
   layer_norm_epsilon: 1e-5,
   initializer_range: 0.02,
   tie_word_embeddings: true,
@@ -53,21 +60,28 @@ const fused = { gelu_new: 'geluTanh', gelu_pytorch_tanh: 'geluTanh', gelu: 'gelu
 class Attention extends Module {
   readonly c_attn: Conv1D
   readonly c_proj: Conv1D
+  readonly attn_dropout: Dropout
   readonly resid_dropout: Dropout
-  readonly #heads: number
+  heads: Heads
   readonly #scale: number | undefined
 
   constructor(c: Gpt2Config) {
     super()
     this.c_attn = new Conv1D(c.n_embd, 3 * c.n_embd, normal(c.initializer_range))
     this.c_proj = new Conv1D(c.n_embd, c.n_embd, normal(c.initializer_range / Math.sqrt(2 * c.n_layer)))
+    this.attn_dropout = new Dropout(c.attn_pdrop)
     this.resid_dropout = new Dropout(c.resid_pdrop)
-    this.#heads = c.n_head
+    this.heads = { count: c.n_head, keyValue: c.n_head, first: 0, total: c.n_head }
     this.#scale = c.scale_attn_weights ? undefined : 1
   }
 
   forward(x: Tensor): Tensor {
-    const o = ops.packedAttention(this.c_attn.forward(x), { numHeads: this.#heads, scale: this.#scale })
+    const { count, first, total } = this.heads
+    const o = ops.packedAttention(this.c_attn.forward(x), {
+      numHeads: count,
+      scale: this.#scale,
+      dropout: this.attn_dropout.ofAttention({ firstHead: first, totalHeads: total }),
+    })
     return this.resid_dropout.forward(this.c_proj.forward(o))
   }
 
@@ -80,7 +94,7 @@ class Attention extends Module {
     const o = cachedAttention(
       q,
       { ...cache, length: length + tokens },
-      { numHeads: this.#heads, tokens, headSize: c / this.#heads, scale: this.#scale },
+      { numHeads: this.heads.count, tokens, headSize: c / this.heads.count, scale: this.#scale },
     )
     return this.c_proj.forward(o)
   }
@@ -122,8 +136,9 @@ class Block extends Module {
     this.mlp = new Mlp(c)
   }
 
-  forward(x: Tensor): Tensor {
-    const { y, sum } = this.ln_2.forwardAdd(this.attn.forward(this.ln_1.forward(x)), x)
+  forward(x: Tensor, recompute: Recompute): Tensor {
+    const attend = (input: Tensor): Tensor => this.attn.forward(this.ln_1.forward(input))
+    const { y, sum } = this.ln_2.forwardAdd(recompute.attention ? checkpoint(attend, x) : attend(x), x)
     return ops.add(sum, this.mlp.forward(y))
   }
 
@@ -158,12 +173,9 @@ class Transformer extends Module {
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }
 
-  forward(ids: Tensor, recompute: (block: number) => boolean): Tensor {
-    let x = this.embed(ids, 0)
-    this.h.forEach((block, index) => {
-      x = recompute(index) ? checkpoint((input) => block.forward(input), x) : block.forward(x)
-    })
-    return this.ln_f.forward(x)
+  forward(ids: Tensor, recompute: Recompute): Tensor {
+    const x = this.embed(ids, 0)
+    return this.ln_f.forward(runBlocks(this.h, x, recompute.groups, (block, input) => block.forward(input, recompute)))
   }
 }
 
@@ -173,7 +185,6 @@ export class Gpt2 extends LanguageModel {
   readonly maxPositions: number
   readonly transformer: Transformer
   readonly lm_head: Linear
-  override readonly tiedNames: readonly string[]
 
   constructor(config: Partial<Gpt2Config>) {
     super()
@@ -184,12 +195,10 @@ export class Gpt2 extends LanguageModel {
     this.transformer = new Transformer(c)
     this.lm_head = new Linear(c.n_embd, c.vocab_size, { bias: false, init: normal(c.initializer_range) })
     if (c.tie_word_embeddings) Object.assign(this.lm_head, { weight: this.transformer.wte.weight })
-    this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
   }
 
-  forward(ids: Tensor, targets: Tensor): Tensor {
-    const x = this.transformer.forward(ids, this.recompute)
-    return ops.linearCrossEntropy(x, this.lm_head.weight.tensor, targets)
+  hidden(ids: Tensor): Tensor {
+    return this.transformer.forward(ids, this.recompute)
   }
 
   newCache(capacity: number): KeyValueCache {

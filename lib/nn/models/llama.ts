@@ -5,11 +5,18 @@ import { cachedAttention } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
 import { keep, unscoped } from '../../tensor/scope.js'
 import { type Tensor, tensor } from '../../tensor/tensor.js'
-import { Embedding, Linear, RMSNorm } from '../layers.js'
+import { Dropout, Embedding, Linear, RMSNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
 import { append, layerOf, makeCache } from './cache.js'
-import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
+import {
+  type Heads,
+  type KeyValueCache,
+  LanguageModel,
+  type LayerCache,
+  type Recompute,
+  runBlocks,
+} from './language-model.js'
 
 export interface RopeScaling {
   rope_type?: string
@@ -36,6 +43,7 @@ export interface LlamaConfig {
   rope_scaling: RopeScaling | null
   tie_word_embeddings: boolean
   attention_bias: boolean
+  attention_dropout: number
   mlp_bias: boolean
   initializer_range: number
 }
@@ -55,6 +63,7 @@ export const llamaDefaults: LlamaConfig = {
   rope_scaling: null,
   tie_word_embeddings: false,
   attention_bias: false,
+  attention_dropout: 0,
   mlp_bias: false,
   initializer_range: 0.02,
 }
@@ -98,7 +107,8 @@ class Attention extends Module {
   readonly k_proj: Linear
   readonly v_proj: Linear
   readonly o_proj: Linear
-  readonly #options: { numHeads: number; numKeyValueHeads: number }
+  readonly attn_dropout: Dropout
+  heads: Heads
   readonly #d: number
 
   constructor(c: LlamaConfig) {
@@ -110,29 +120,32 @@ class Attention extends Module {
     this.k_proj = new Linear(c.hidden_size, kv * d, config)
     this.v_proj = new Linear(c.hidden_size, kv * d, config)
     this.o_proj = new Linear(c.num_attention_heads * d, c.hidden_size, config)
-    this.#options = { numHeads: c.num_attention_heads, numKeyValueHeads: kv }
+    this.attn_dropout = new Dropout(c.attention_dropout)
+    this.heads = { count: c.num_attention_heads, keyValue: kv, first: 0, total: c.num_attention_heads }
     this.#d = d
   }
 
   forward(x: Tensor, table: Tensor): Tensor {
-    const { numHeads, numKeyValueHeads } = this.#options
-    const q = ops.rotary(this.q_proj.forward(x), table, numHeads)
-    const k = ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads)
-    return this.o_proj.forward(ops.attention(q, k, this.v_proj.forward(x), this.#options))
+    const { count, keyValue, first, total } = this.heads
+    const q = ops.rotary(this.q_proj.forward(x), table, count)
+    const k = ops.rotary(this.k_proj.forward(x), table, keyValue)
+    const dropout = this.attn_dropout.ofAttention({ firstHead: first, totalHeads: total })
+    const options = { numHeads: count, numKeyValueHeads: keyValue, dropout }
+    return this.o_proj.forward(ops.attention(q, k, this.v_proj.forward(x), options))
   }
 
   cached(x: Tensor, table: Tensor, cache: LayerCache, length: number): Tensor {
-    const { numHeads, numKeyValueHeads } = this.#options
+    const { count, keyValue } = this.heads
     const tokens = x.shape[1] as number
-    const width = numKeyValueHeads * this.#d
-    const q = ops.rotary(this.q_proj.forward(x), table, numHeads, length)
-    append(cache.k, length, ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads, length), tokens, 0, width)
+    const width = keyValue * this.#d
+    const q = ops.rotary(this.q_proj.forward(x), table, count, length)
+    append(cache.k, length, ops.rotary(this.k_proj.forward(x), table, keyValue, length), tokens, 0, width)
     append(cache.v, length, this.v_proj.forward(x), tokens, 0, width)
-    const row = numHeads * this.#d
+    const row = count * this.#d
     const o = cachedAttention(
       { tensor: q, offset: 0, row, batch: tokens * row },
       { ...cache, length: length + tokens },
-      { ...this.#options, tokens, headSize: this.#d },
+      { numHeads: count, numKeyValueHeads: keyValue, tokens, headSize: this.#d },
     )
     return this.o_proj.forward(o)
   }
@@ -173,8 +186,9 @@ class Block extends Module {
     return ops.add(sum, this.mlp.forward(y))
   }
 
-  forward(x: Tensor, table: Tensor): Tensor {
-    return this.#rest(this.self_attn.forward(this.input_layernorm.forward(x), table), x)
+  forward(x: Tensor, table: Tensor, recompute: Recompute): Tensor {
+    const attend = (input: Tensor): Tensor => this.self_attn.forward(this.input_layernorm.forward(input), table)
+    return this.#rest(recompute.attention ? checkpoint(attend, x) : attend(x), x)
   }
 
   cached(x: Tensor, table: Tensor, cache: LayerCache, length: number): Tensor {
@@ -208,13 +222,11 @@ class Transformer extends Module {
     this.#table = undefined
   }
 
-  forward(ids: Tensor, recompute: (block: number) => boolean): Tensor {
+  forward(ids: Tensor, recompute: Recompute): Tensor {
     const { table } = this
-    let x = this.embed_tokens.forward(ids)
-    this.layers.forEach((block, index) => {
-      x = recompute(index) ? checkpoint((input) => block.forward(input, table), x) : block.forward(x, table)
-    })
-    return this.norm.forward(x)
+    const x = this.embed_tokens.forward(ids)
+    const run = (block: Block, input: Tensor): Tensor => block.forward(input, table, recompute)
+    return this.norm.forward(runBlocks(this.layers, x, recompute.groups, run))
   }
 }
 
@@ -224,7 +236,6 @@ export class Llama extends LanguageModel {
   readonly maxPositions: number
   readonly model: Transformer
   readonly lm_head: Linear
-  override readonly tiedNames: readonly string[]
 
   constructor(config: Partial<LlamaConfig>) {
     super()
@@ -235,11 +246,10 @@ export class Llama extends LanguageModel {
     this.model = new Transformer(c)
     this.lm_head = new Linear(c.hidden_size, c.vocab_size, { bias: false, init: normal(c.initializer_range) })
     if (c.tie_word_embeddings) Object.assign(this.lm_head, { weight: this.model.embed_tokens.weight })
-    this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
   }
 
-  forward(ids: Tensor, targets: Tensor): Tensor {
-    return ops.linearCrossEntropy(this.model.forward(ids, this.recompute), this.lm_head.weight.tensor, targets)
+  hidden(ids: Tensor): Tensor {
+    return this.model.forward(ids, this.recompute)
   }
 
   newCache(capacity: number): KeyValueCache {
