@@ -19,10 +19,8 @@ export interface RandomState {
 }
 
 export const randomState: RandomState = { seed: 0, step: 0, firstSample: 0, draws: 0 }
-recomputeState.save = () => randomState.draws
-recomputeState.restore = (draws) => {
-  randomState.draws = draws as number
-}
+recomputeState.save = () => ({ ...randomState })
+recomputeState.restore = (state) => void Object.assign(randomState, state)
 
 /** A 53-bit number for a name: where a stream of random numbers begins. */
 export function siteOf(...parts: readonly (string | number)[]): number {
