@@ -1,7 +1,8 @@
 // zeroshard: large-model training for Node.js.
 
-export { checkpoint, customFunction } from './autograd/functions.js'
-export { noGrad } from './autograd/tape.js'
+export { type CustomResult, checkpoint, customFunction } from './autograd/functions.js'
+export { type GradientCheck, type GradientCheckOptions, gradCheck } from './autograd/gradient-check.js'
+export { type BackwardContext, type BackwardRule, noGrad } from './autograd/tape.js'
 export { type ErrorCode, ZeroshardError } from './binding/errors.js'
 export { Engine, type SaveOptions, type StepResult } from './engine/engine.js'
 export { initialize } from './engine/initialize.js'
