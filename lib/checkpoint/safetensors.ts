@@ -19,6 +19,18 @@ export interface TensorPlan {
 }
 
 const names: Partial<Record<DType, string>> = { f32: 'F32', bf16: 'BF16', f16: 'F16', i32: 'I32', u8: 'U8', i64: 'I64' }
+/** Element types of the format that are skipped where nothing asks for them, and their bytes. */
+const foreignBytes: Record<string, number> = {
+  BOOL: 1,
+  I8: 1,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
+  I16: 2,
+  U16: 2,
+  U32: 4,
+  U64: 8,
+  F64: 8,
+}
 const MAX_HEADER = 100_000_000
 
 /** Writes a file of the planned tensors, in order; `bytesOf` gives each one's bytes when its turn comes. */
@@ -68,6 +80,8 @@ export class SafetensorsFile {
   private constructor(
     readonly path: string,
     readonly entries: ReadonlyMap<string, TensorEntry>,
+    /** Tensors of element types that are not read: name to type. */
+    readonly foreign: ReadonlyMap<string, string>,
     readonly metadata: Readonly<Record<string, string>>,
     readonly dataStart: number,
     private readonly file: FileHandle,
@@ -82,8 +96,8 @@ export class SafetensorsFile {
       const length = await readHeaderLength(path, file, size)
       const text = Buffer.alloc(length)
       await readFully(path, file, text, 8)
-      const { entries, metadata } = parseHeader(path, text.toString('utf8'), size - 8 - length)
-      return new SafetensorsFile(path, entries, metadata, 8 + length, file)
+      const { entries, foreign, metadata } = parseHeader(path, text.toString('utf8'), size - 8 - length)
+      return new SafetensorsFile(path, entries, foreign, metadata, 8 + length, file)
     } catch (error) {
       await file.close()
       throw error
@@ -92,7 +106,13 @@ export class SafetensorsFile {
 
   entry(key: string): TensorEntry {
     const found = this.entries.get(key)
-    if (!found) throw new ZeroshardError('CHECKPOINT', `${this.path}: has no tensor '${key}'`)
+    if (!found) {
+      const type = this.foreign.get(key)
+      throw new ZeroshardError(
+        'CHECKPOINT',
+        `${this.path}: ${type ? `'${key}' is of type ${type}, which is not read` : `has no tensor '${key}'`}`,
+      )
+    }
     return found
   }
 
@@ -145,7 +165,7 @@ export function parseHeader(
   path: string,
   text: string,
   dataBytes: number,
-): { entries: Map<string, TensorEntry>; metadata: Record<string, string> } {
+): { entries: Map<string, TensorEntry>; foreign: Map<string, string>; metadata: Record<string, string> } {
   const bad = (why: string): never => {
     throw new ZeroshardError('CHECKPOINT', `${path}: bad safetensors header: ${why}`)
   }
@@ -158,24 +178,29 @@ export function parseHeader(
   if (!json || typeof json !== 'object' || Array.isArray(json)) return bad('not an object')
   const { __metadata__: metadata = {}, ...rest } = json as Record<string, unknown>
   const entries = new Map<string, TensorEntry>()
+  const foreign = new Map<string, string>()
+  const ranges: { key: string; begin: number; end: number }[] = []
   for (const [key, value] of Object.entries(rest)) {
     const { dtype: label, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>
     const dtype = (Object.keys(names) as DType[]).find((name) => names[name] === label)
     const natural = (n: unknown): n is number => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0
-    if (!dtype) return bad(`'${key}' has the dtype ${String(label)}`)
+    const size = dtype ? bytesPerElement[dtype] : foreignBytes[String(label)]
+    if (!size) return bad(`'${key}' has the dtype ${String(label)}`)
     if (!Array.isArray(shape) || !shape.every(natural)) return bad(`'${key}' has no valid shape`)
     if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(natural))
       return bad(`'${key}' has no valid offsets`)
     const [begin, end] = offsets as [number, number]
-    if (end > dataBytes || end - begin !== countOf(shape) * bytesPerElement[dtype]) {
+    if (end > dataBytes || end - begin !== countOf(shape) * size) {
       return bad(`'${key}' claims bytes ${begin} to ${end} of ${dataBytes} for ${label} [${shape.join(', ')}]`)
     }
-    entries.set(key, { dtype, shape, begin, end })
+    if (dtype) entries.set(key, { dtype, shape, begin, end })
+    else foreign.set(key, String(label))
+    ranges.push({ key, begin, end })
   }
   let last = 0
-  for (const [key, { begin, end }] of [...entries].sort((a, b) => a[1].begin - b[1].begin || a[1].end - b[1].end)) {
+  for (const { key, begin, end } of ranges.sort((a, b) => a.begin - b.begin || a.end - b.end)) {
     if (begin < last) return bad(`'${key}' overlaps another tensor`)
     last = end
   }
-  return { entries, metadata: metadata as Record<string, string> }
+  return { entries, foreign, metadata: metadata as Record<string, string> }
 }

@@ -4,6 +4,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { outputOf, resolveCheckpoint } from '../checkpoint/folder.js'
+import { loadPretrained } from '../checkpoint/pretrained.js'
 import type { Config } from '../config/index.js'
 import {
   checkVocabulary,
@@ -88,7 +89,12 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   const engine = makeEngine(model, config, world)
   const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
   for (const hint of config.hints) progress.say(`note: ${hint}`)
-  await resume(engine, options, progress)
+  const resumed = await resume(engine, options, progress)
+  const { path, weights } = config.model
+  if (!resumed && weights) {
+    await loadPretrained(path as string, model, engine.parts.zero)
+    progress.say(`initial weights from ${path}`)
+  }
   const metricsPath = options.metrics?.includes('{rank}')
     ? options.metrics.replaceAll('{rank}', String(rank))
     : rank === 0
@@ -113,8 +119,9 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   return { engine, data, tokenizer, options, progress, metrics, stop: { wanted: false } }
 }
 
-async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<void> {
-  if (!options.resume) return
+/** True where a checkpoint was loaded. */
+async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<boolean> {
+  if (!options.resume) return false
   const damaged = (message: string): void => {
     if (engine.group.rank === 0) process.stderr.write(`${message}\n`)
   }
@@ -127,6 +134,7 @@ async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
       ? `resumed at step ${engine.globalSteps} from ${found}`
       : `nothing to resume in ${outputOf(join(options.output, 'checkpoints', 'x'))}; starting new`,
   )
+  return found !== undefined
 }
 
 async function loop(run: Run): Promise<Outcome> {

@@ -6,6 +6,7 @@ import { availableParallelism } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
+import { loadPretrained } from '../checkpoint/pretrained.js'
 import { type Config, parseConfigText, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
@@ -123,7 +124,9 @@ export async function initialize<Args extends Tensor[]>(options: {
       typeof config === 'string'
         ? await loadConfig(config, world.group.size)
         : resolveConfig(config, { source: 'config', directory: process.cwd(), worldSize: world.group.size })
-    return makeEngine(model, resolved, world)
+    const engine = makeEngine(model, resolved, world)
+    if (resolved.model.weights) await loadPretrained(resolved.model.path as string, model, engine.parts.zero)
+    return engine
   } catch (error) {
     await leaveWorld(world)
     throw error

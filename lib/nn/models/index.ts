@@ -71,6 +71,8 @@ function checkConfig(given: Record<string, unknown>, keys: Keys): void {
   const known = ['gelu_new', 'gelu_pytorch_tanh', 'gelu', 'relu', 'silu']
   const activation = given.model_type === 'gpt2' ? String(config.activation_function) : 'silu'
   if (!known.includes(activation)) fail(`activation_function '${activation}' is not one of ${known.join(', ')}`)
+  if (config.scale_attn_by_inverse_layer_idx || config.add_cross_attention)
+    fail('scale_attn_by_inverse_layer_idx and add_cross_attention are not served; only models without them are')
   if (given.model_type === 'llama' && (config.hidden_act ?? 'silu') !== 'silu')
     fail(`hidden_act '${config.hidden_act}' is not silu`)
 }

@@ -1,6 +1,7 @@
 // The Llama family (Llama 1 to 3, and what shares its architecture), with Hugging Face's names and config keys.
 
 import { checkpoint } from '../../autograd/functions.js'
+import { ZeroshardError } from '../../binding/errors.js'
 import { cachedAttention } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
 import { keep, unscoped } from '../../tensor/scope.js'
@@ -66,6 +67,25 @@ export const llamaDefaults: LlamaConfig = {
   attention_dropout: 0,
   mlp_bias: false,
   initializer_range: 0.02,
+}
+
+const ropeKinds = ['default', 'linear', 'llama3']
+
+/** Newer config.json files keep rope_theta and rope_scaling together, as rope_parameters. */
+function ropeOf(config: Partial<LlamaConfig>): Partial<LlamaConfig> {
+  const together = config.rope_parameters as (RopeScaling & { rope_theta?: number }) | null | undefined
+  const { rope_theta: theta, ...scaling } = together ?? {}
+  const rope: Partial<LlamaConfig> = {}
+  if (theta !== undefined) rope.rope_theta = theta
+  if (together) rope.rope_scaling = scaling as RopeScaling
+  const given = rope.rope_scaling ?? config.rope_scaling
+  const kind = given?.rope_type ?? given?.type ?? 'default'
+  if (!ropeKinds.includes(kind))
+    throw new ZeroshardError(
+      'CONFIG',
+      `model.config: rope_type '${kind}' is not served; there are ${ropeKinds.join(', ')}`,
+    )
+  return rope
 }
 
 const headSize = (c: LlamaConfig): number => c.head_dim ?? c.hidden_size / c.num_attention_heads
@@ -239,7 +259,7 @@ export class Llama extends LanguageModel {
 
   constructor(config: Partial<LlamaConfig>) {
     super()
-    const c = { ...llamaDefaults, ...config }
+    const c = { ...llamaDefaults, ...config, ...ropeOf(config) }
     this.config = c
     this.vocabSize = c.vocab_size
     this.maxPositions = c.max_position_embeddings
