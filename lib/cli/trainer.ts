@@ -4,6 +4,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { outputOf, resolveCheckpoint } from '../checkpoint/folder.js'
+import { loadPretrained } from '../checkpoint/pretrained.js'
 import type { Config } from '../config/index.js'
 import {
   checkVocabulary,
@@ -94,7 +95,12 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   const engine = makeEngine(model, config, world)
   const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
   for (const hint of config.hints) progress.say(`note: ${hint}`)
-  await resume(engine, options, progress)
+  const resumed = await resume(engine, options, progress)
+  const { path, weights } = config.model
+  if (!resumed && weights) {
+    await loadPretrained(path as string, model, engine.parts.zero)
+    progress.say(`initial weights from ${path}`)
+  }
   const metricsPath = pathOfRank(options.metrics, rank)
   const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
   const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
@@ -148,8 +154,9 @@ function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
   return observer
 }
 
-async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<void> {
-  if (!options.resume) return
+/** True where a checkpoint was loaded. */
+async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<boolean> {
+  if (!options.resume) return false
   const damaged = (message: string): void => {
     if (engine.group.rank === 0) process.stderr.write(`${message}\n`)
   }
@@ -162,6 +169,7 @@ async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
       ? `resumed at step ${engine.globalSteps} from ${found}`
       : `nothing to resume in ${outputOf(join(options.output, 'checkpoints', 'x'))}; starting new`,
   )
+  return found !== undefined
 }
 
 async function loop(run: Run): Promise<Outcome> {
@@ -198,7 +206,11 @@ async function loop(run: Run): Promise<Outcome> {
 }
 
 /** Rank 0 prints; where it has only a part of the parameters all ranks take part. */
-async function sample({ engine, tokenizer }: Run): Promise<void> {
+async function sample({ engine, tokenizer, progress }: Run): Promise<void> {
+  if (engine.parts.mesh.sizes.pp > 1) {
+    progress.say('a sample: zeroshard generate OUTPUT --prompt TEXT (no rank of a pipeline has the whole model)')
+    return
+  }
   const { fetcher } = engine.parts.zero
   const prints = engine.group.rank === 0
   if (prints || fetcher) await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)

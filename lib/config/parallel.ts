@@ -107,7 +107,12 @@ export const activationCheckpointing = section(
     number_checkpoints: served(
       nullable(size),
       null,
-      'groups of blocks of which only the input is kept; null or 0: none',
+      'groups of consecutive blocks of which only the input is kept; null or 0: none',
+    ),
+    granularity: served(
+      oneOf(['full', 'selective']),
+      'full',
+      '"selective" computes only the attention of each block again, without number_checkpoints; ours',
     ),
     partition_activations: hint(boolean, false, memoryOnly),
     cpu_checkpointing: hint(boolean, false, memoryOnly),

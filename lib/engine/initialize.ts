@@ -2,7 +2,9 @@
 
 import { randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
+import { ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
+import { loadPretrained } from '../checkpoint/pretrained.js'
 import { type Config, readConfigSource, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
@@ -153,10 +155,23 @@ function hyperGroups(
   return { groups, groupOf }
 }
 
-/** `number_checkpoints` n: n evenly spaced groups of blocks keep only their inputs. */
+/** `number_checkpoints` n: of n groups of blocks only the input is kept; "selective": attention is computed again. */
 function applyRecompute(model: Module, config: Config): void {
-  const numCheckpoints = config.activation_checkpointing.number_checkpoints
-  if (numCheckpoints && model instanceof LanguageModel) model.recompute = () => true
+  const { activation_checkpointing: wanted } = config
+  const groups = wanted.number_checkpoints ?? 0
+  const attention = wanted.granularity === 'selective'
+  if (groups > 0 && attention) {
+    throw new ZeroshardError(
+      'CONFIG',
+      `activation_checkpointing: number_checkpoints ${groups} and granularity "selective" exclude each other; keep one`,
+    )
+  }
+  if (model instanceof LanguageModel) model.recompute = { groups, attention }
+  else if (groups > 0 || attention) {
+    config.hints.push(
+      'activation_checkpointing: this model has no blocks that are known here; use checkpoint(fn, …inputs) in its forward',
+    )
+  }
 }
 
 /**
@@ -174,7 +189,10 @@ export async function initialize<Args extends Tensor[]>(options: {
 }): Promise<Engine<Args>> {
   const world = await joinWorld()
   try {
-    return makeEngine(options.model, loadConfig(options.config, world.group.size), world, options.parameterGroups)
+    const config = loadConfig(options.config, world.group.size)
+    const engine = makeEngine(options.model, config, world, options.parameterGroups)
+    if (config.model.weights) await loadPretrained(config.model.path as string, options.model, engine.parts.zero)
+    return engine
   } catch (error) {
     await leaveWorld(world)
     throw error

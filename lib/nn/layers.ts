@@ -109,6 +109,11 @@ export class Dropout extends Module {
   forward(x: Tensor): Tensor {
     return this.training && this.p > 0 ? ops.dropout(x, this.p, this.path) : x
   }
+
+  /** The same for an attention's weights; undefined where nothing is dropped. */
+  ofAttention(part: Partial<ops.AttentionDropout> = {}): ops.AttentionDropout | undefined {
+    return this.training && this.p > 0 ? { ...part, p: this.p, site: this.path } : undefined
+  }
 }
 
 /** Modules one after the other. */

@@ -4,6 +4,7 @@ import { record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
+import { checkProbability, drawsAt, randomState } from './random.js'
 
 export interface AttentionOptions {
   numHeads: number
@@ -11,6 +12,25 @@ export interface AttentionOptions {
   causal?: boolean
   /** Default 1/sqrt(D). */
   scale?: number
+  /** Zeroes weights (after the softmax) with probability p and scales the rest by 1/(1-p). */
+  dropout?: AttentionDropout | undefined
+}
+
+/**
+ * What is drawn depends on the seed, the step, `site` and the weight's place in the whole (sample, head, query,
+ * key). Where this call sees a part of the heads or of the sequence, the other fields say which.
+ */
+export interface AttentionDropout {
+  p: number
+  /** Name of the place in the model; default: the next draw of this micro-batch. */
+  site?: string
+  /** This part's first head of q, and the heads of the whole; default 0 and `numHeads`. */
+  firstHead?: number
+  totalHeads?: number
+  /** The first query's and key's place in the sequence, and its length; default: the last query sees the last key. */
+  firstQuery?: number
+  firstKey?: number
+  length?: number
 }
 
 /** Where q, k or v lies: tensor, offset of its first element, elements per token and per sequence. */
@@ -31,6 +51,31 @@ interface Geometry {
   scale: number
   causal: boolean
   position: number
+  /** The scalars of dropout (native/ops/attention.h). */
+  draws: readonly number[]
+}
+
+const noDraws: readonly number[] = new Array(9).fill(0)
+
+function drawsOf(
+  op: string,
+  g: { tq: number; tk: number; hq: number },
+  dropout: AttentionDropout | undefined,
+): readonly number[] {
+  if (!dropout) return noDraws
+  checkProbability(op, dropout.p)
+  if (dropout.p === 0) return noDraws
+  const length = dropout.length ?? Math.max(g.tq, g.tk)
+  const { p, site, firstHead = 0, totalHeads = g.hq, firstQuery = length - g.tq, firstKey = length - g.tk } = dropout
+  const inside = firstHead + g.hq <= totalHeads && firstQuery + g.tq <= length && firstKey + g.tk <= length
+  if (!inside || Math.min(firstHead, firstQuery, firstKey) < 0) {
+    throw new ZeroshardError(
+      'ARGUMENT',
+      `[${op}] dropout of heads ${firstHead} to ${firstHead + g.hq} of ${totalHeads}, queries from ${firstQuery} (${g.tq}) and keys from ${firstKey} (${g.tk}) of ${length}: the part must lie in the whole`,
+    )
+  }
+  const { seed, firstSample } = randomState
+  return [p, seed, drawsAt(site), firstSample, firstHead, totalHeads, firstQuery, firstKey, length]
 }
 
 function scalarsOf(g: Geometry, q: Part, k: Part, v: Part): number[] {
@@ -53,6 +98,7 @@ function scalarsOf(g: Geometry, q: Part, k: Part, v: Part): number[] {
     v.offset,
     v.row,
     v.batch,
+    ...g.draws,
   ]
 }
 
@@ -87,6 +133,7 @@ export function packedAttention(qkv: Tensor, options: AttentionOptions): Tensor 
     scale: options.scale ?? d ** -0.5,
     causal: options.causal ?? true,
     position: 0,
+    draws: drawsOf('packedAttention', { tq: t, tk: t, hq: h }, options.dropout),
   }
   const parts = (x: Tensor): [Part, Part, Part] =>
     [0, 1, 2].map((i) => ({ tensor: x, offset: i * h * d, row: 3 * h * d, batch: t * 3 * h * d })) as [Part, Part, Part]
@@ -141,7 +188,18 @@ function geometryOf(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions):
   }
   const [b, tq] = q.shape as [number, number]
   const tk = k.shape[1] as number
-  return { b, tq, tk, hq, hkv, d, scale: options.scale ?? d ** -0.5, causal: options.causal ?? true, position: tk - tq }
+  return {
+    b,
+    tq,
+    tk,
+    hq,
+    hkv,
+    d,
+    scale: options.scale ?? d ** -0.5,
+    causal: options.causal ?? true,
+    position: tk - tq,
+    draws: drawsOf('attention', { tq, tk, hq }, options.dropout),
+  }
 }
 
 /**
@@ -165,6 +223,7 @@ export function cachedAttention(
     scale: options.scale ?? options.headSize ** -0.5,
     causal: true,
     position: cache.length - options.tokens,
+    draws: noDraws,
   }
   const { o, lse } = forward(
     g,
