@@ -7,6 +7,7 @@ import { lstat, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { sliceShape } from '../nn/slice.js'
+import type { LossScaleState } from '../optim/loss-scale.js'
 import { countOf } from '../tensor/tensor.js'
 
 /** 'weight', or the name of an optimizer state. */
@@ -39,7 +40,7 @@ export interface TrainingState {
   samples: number
   seed: number
   /** Of the loss scaler, where there is one. */
-  scaler?: Record<string, number>
+  scaler?: LossScaleState
 }
 
 export interface Manifest {

@@ -15,9 +15,11 @@ import {
   type Tokenizer,
   ValidationSampler,
 } from '../data/index.js'
-import type { Engine, StepResult } from '../engine/engine.js'
+import type { StepResult } from '../engine/base.js'
+import type { Engine } from '../engine/engine.js'
 import { makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
+import { Observer, type ObserverConfig } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
 import { meshWords } from '../parallel/mesh.js'
 import { type Tensor, tensor } from '../tensor/tensor.js'
@@ -28,6 +30,7 @@ export interface TrainOptions {
   config: Config
   output: string
   metrics?: string
+  trace?: string
   resume?: string
   quiet: boolean
   version: string
@@ -42,6 +45,7 @@ interface Run {
   options: TrainOptions
   progress: Progress
   metrics: MetricsFile | undefined
+  observer: Observer
   /** Set by the first SIGINT or SIGTERM. */
   stop: { wanted: boolean }
 }
@@ -59,6 +63,7 @@ export async function trainRank(world: World, options: TrainOptions): Promise<Ou
     return await loop(run)
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    await run.observer.close()
     run.metrics?.close()
     run.data.close()
     await run.engine.close()
@@ -90,11 +95,7 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
   for (const hint of config.hints) progress.say(`note: ${hint}`)
   await resume(engine, options, progress)
-  const metricsPath = options.metrics?.includes('{rank}')
-    ? options.metrics.replaceAll('{rank}', String(rank))
-    : rank === 0
-      ? options.metrics
-      : undefined
+  const metricsPath = pathOfRank(options.metrics, rank)
   const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
   const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
   metrics?.write({
@@ -111,7 +112,35 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
     `${parameters.toLocaleString('en')} parameters, ${world.group.size} rank${world.group.size > 1 ? 's' : ''}, ` +
       `ZeRO stage ${config.zero_optimization.stage}, ${data.train.numTokens.toLocaleString('en')} training tokens`,
   )
-  return { engine, data, tokenizer, options, progress, metrics, stop: { wanted: false } }
+  const observer = makeObserver(engine, options, progress)
+  return { engine, data, tokenizer, options, progress, metrics, observer, stop: { wanted: false } }
+}
+
+/** `{rank}` in a name: one file per rank; else rank 0's alone. */
+function pathOfRank(path: string | undefined, rank: number): string | undefined {
+  return path?.includes('{rank}') ? path.replaceAll('{rank}', String(rank)) : rank === 0 ? path : undefined
+}
+
+function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Observer {
+  const { group, parts } = engine
+  const { config } = options
+  const tracePath = pathOfRank(options.trace, group.rank)
+  const observer = new Observer(config as ObserverConfig, {
+    rank: group.rank,
+    worldSize: group.size,
+    model: engine.model,
+    sequenceLength: config.data.sequence_length,
+    microBatchSize: parts.microBatchSize,
+    accumulationSteps: parts.accumulationSteps,
+    dtype: config.bf16.enabled ? 'bf16' : 'f32',
+    step: engine.globalSteps,
+    samples: engine.samples,
+    ...(tracePath && { tracePath }),
+    print: (text) => progress.say(text),
+    warn: (text) => process.stderr.write(`${text}\n`),
+  })
+  engine.observe = observer.wrap
+  return observer
 }
 
 async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<void> {
@@ -175,7 +204,9 @@ const due = (step: number, interval: number): boolean => interval > 0 && step % 
 
 function report(run: Run, result: StepResult, seconds: number, tokens: number): void {
   const tokensPerSecond = tokens / seconds
-  run.metrics?.write({ ...result, tokens, seconds, tokensPerSecond })
+  const { samples, batchSize: stepSamples } = run.engine
+  const observed = run.observer.onStep(result, { samples, stepSamples, tokens, seconds })
+  run.metrics?.write({ ...result, tokens, seconds, tokensPerSecond, ...observed })
   run.progress.row({ step: result.step, loss: result.loss, tokensPerSecond, seconds, bytes: result.memoryPeak.total })
 }
 
@@ -204,6 +235,7 @@ async function evaluate(run: Run, step: number): Promise<void> {
     }
   }
   const validationLoss = await engine.evalBatch(batches())
+  run.observer.onEvaluation(validationLoss, engine.samples)
   run.metrics?.write({ step, validationLoss, seconds: (performance.now() - started) / 1000 })
   run.progress.say(`step ${step}: validation loss ${validationLoss.toFixed(4)}`)
 }

@@ -35,7 +35,6 @@ export const notYet: readonly NotYet[] = [
     'leave it out',
   ),
   refuse('fp16.enabled', (c) => c.fp16.enabled, 'use bf16, which needs no loss scale'),
-  refuse('mesh.pipeline', (c) => c.mesh.pipeline > 1, alone),
   refuse('mesh.tensor', (c) => c.mesh.tensor > 1, alone),
   refuse('mesh.context', (c) => c.mesh.context > 1, alone),
   refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),

@@ -11,10 +11,14 @@ import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
+import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
+import { cutModel } from '../parallel/pipeline/stage.js'
 import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { Engine, type Trainable } from './engine.js'
+import type { EngineParts, Trainable } from './base.js'
+import { Engine } from './engine.js'
+import { PipelineEngine } from './pipeline-engine.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
 export interface World {
@@ -60,6 +64,8 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   const zeroConfig = config.zero_optimization
   const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
+  const schedule = scheduleNamed('1f1b')
+  const cut = pp > 1 ? cutModel(model, mesh, schedule, 'parameters') : undefined
   const zero = new Zero(model, {
     stage,
     group: mesh.group('dp', 'cp'),
@@ -74,8 +80,9 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
     persistBelow: zeroConfig.stage3_param_persistence_threshold,
     prefetch: zeroConfig.stage3_prefetch_bucket_size,
     maxLive: zeroConfig.stage3_max_live_parameters,
+    ...(cut && { include: cut.has }),
   })
-  return new Engine(model, {
+  const parts: EngineParts = {
     zero,
     mesh,
     stage,
@@ -85,7 +92,8 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
     accumulationSteps: config.gradient_accumulation_steps,
     maxNorm: config.gradient_clipping,
     onClose: () => leaveWorld(world),
-  })
+  }
+  return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
 }
 
 /** Weight decay on everything, or on matrices alone. */

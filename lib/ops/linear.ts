@@ -74,8 +74,12 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
     const da = context.needs(0) ? empty(a.shape, { dtype: a.dtype }) : undefined
     if (da) product(da, dy, b, { batch, m: rows, n: k, k: n, transB: true })
     const db = context.needs(1)
-      ? weightGradient(context, 1, b, (into, accumulate) =>
-          product(into, a, dy, { batch, m: k, n, k: rows, transA: true, accumulate }),
+      ? weightGradient(
+          context,
+          1,
+          b,
+          (into, accumulate) => product(into, a, dy, { batch, m: k, n, k: rows, transA: true, accumulate }),
+          [a, dy],
         )
       : undefined
     return [da, db]
@@ -83,16 +87,20 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   return y
 }
 
-/** Lets `compute` add into the leaf's gradient buffer, or write a fresh tensor where there is none. */
+/**
+ * Lets `compute` add into the leaf's gradient buffer, or write a fresh tensor where there is none. Where `uses` says
+ * which tensors it needs, it may be called later.
+ */
 export function weightGradient(
   context: BackwardContext,
   index: number,
   like: Tensor,
   compute: (into: Tensor, accumulate: boolean) => void,
+  uses?: readonly Tensor[],
 ): Tensor | undefined {
   const sink = context.sink(index)
   if (sink) {
-    compute(sink, true)
+    if (!uses || !context.postpone(index, uses, () => compute(sink, true))) compute(sink, true)
     return undefined
   }
   const fresh = empty(like.shape, { dtype: like.dtype })
@@ -132,16 +140,25 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
     const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
     if (dx) product(dx, dy, weight, { m, n: k, k: n, transB: options.inFirst === true })
     const dw = context.needs(1)
-      ? weightGradient(context, 1, weight, (into, accumulate) =>
-          options.inFirst
-            ? product(into, x, dy, { m: k, n, k: m, transA: true, accumulate })
-            : product(into, dy, x, { m: n, n: k, k: m, transA: true, accumulate }),
+      ? weightGradient(
+          context,
+          1,
+          weight,
+          (into, accumulate) =>
+            options.inFirst
+              ? product(into, x, dy, { m: k, n, k: m, transA: true, accumulate })
+              : product(into, dy, x, { m: n, n: k, k: m, transA: true, accumulate }),
+          [x, dy],
         )
       : undefined
     const db =
       bias && context.needs(2)
-        ? weightGradient(context, 2, bias, (into, accumulate) =>
-            runOp('reduce', [into], [dy], [1, m, n, 0, accumulate ? 1 : 0, 1]),
+        ? weightGradient(
+            context,
+            2,
+            bias,
+            (into, accumulate) => runOp('reduce', [into], [dy], [1, m, n, 0, accumulate ? 1 : 0, 1]),
+            [dy],
           )
         : undefined
     return [dx, dw, db]

@@ -196,6 +196,11 @@ export class Tensor {
     return new Tensor(handle, shape, dtype, this.#cell.storage)
   }
 
+  /** Counts the memory, with all views of it, in another category: 'host' for what is offloaded. */
+  recategorize(category: Category): void {
+    binding().native.recategorize(this.handle, categories.indexOf(category))
+  }
+
   /** Uploads values; their element type must be this tensor's (Uint16Array for bf16 and f16). */
   write(values: NumericArray): this {
     if (values.length !== this.count || values.BYTES_PER_ELEMENT !== bytesPerElement[this.dtype]) {

@@ -5,6 +5,7 @@ import { checkpoint } from '../../autograd/functions.js'
 import { cachedAttention } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
 import { type Tensor, tensor } from '../../tensor/tensor.js'
+import type { Layer } from '../layered.js'
 import { Conv1D, Dropout, Embedding, LayerNorm, Linear } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
@@ -158,12 +159,8 @@ class Transformer extends Module {
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }
 
-  forward(ids: Tensor, recompute: (block: number) => boolean): Tensor {
-    let x = this.embed(ids, 0)
-    this.h.forEach((block, index) => {
-      x = recompute(index) ? checkpoint((input) => block.forward(input), x) : block.forward(x)
-    })
-    return this.ln_f.forward(x)
+  forward(ids: Tensor): Tensor {
+    return this.embed(ids, 0)
   }
 }
 
@@ -187,9 +184,24 @@ export class Gpt2 extends LanguageModel {
     this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
   }
 
-  forward(ids: Tensor, targets: Tensor): Tensor {
-    const x = this.transformer.forward(ids, this.recompute)
-    return ops.linearCrossEntropy(x, this.lm_head.weight.tensor, targets)
+  layers(): Layer[] {
+    const { wte, wpe, drop, h, ln_f } = this.transformer
+    const block = (module: Block, index: number): Layer => ({
+      type: 'block',
+      modules: [module],
+      forward: (x) =>
+        this.recompute(index) ? checkpoint((input) => module.forward(input), x as Tensor) : module.forward(x as Tensor),
+    })
+    return [
+      { type: 'embedding', modules: [wte, wpe, drop], forward: (_, [ids]) => this.transformer.forward(ids as Tensor) },
+      ...h.map(block),
+      {
+        type: 'head',
+        modules: [ln_f, this.lm_head],
+        forward: (x, [, targets]) =>
+          ops.linearCrossEntropy(ln_f.forward(x as Tensor), this.lm_head.weight.tensor, targets as Tensor),
+      },
+    ]
   }
 
   newCache(capacity: number): KeyValueCache {

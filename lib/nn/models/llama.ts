@@ -5,6 +5,7 @@ import { cachedAttention } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
 import { keep, unscoped } from '../../tensor/scope.js'
 import { type Tensor, tensor } from '../../tensor/tensor.js'
+import type { Layer } from '../layered.js'
 import { Embedding, Linear, RMSNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
@@ -208,13 +209,8 @@ class Transformer extends Module {
     this.#table = undefined
   }
 
-  forward(ids: Tensor, recompute: (block: number) => boolean): Tensor {
-    const { table } = this
-    let x = this.embed_tokens.forward(ids)
-    this.layers.forEach((block, index) => {
-      x = recompute(index) ? checkpoint((input) => block.forward(input, table), x) : block.forward(x, table)
-    })
-    return this.norm.forward(x)
+  forward(ids: Tensor): Tensor {
+    return this.embed_tokens.forward(ids)
   }
 }
 
@@ -238,8 +234,26 @@ export class Llama extends LanguageModel {
     this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
   }
 
-  forward(ids: Tensor, targets: Tensor): Tensor {
-    return ops.linearCrossEntropy(this.model.forward(ids, this.recompute), this.lm_head.weight.tensor, targets)
+  layers(): Layer[] {
+    const { embed_tokens, layers, norm } = this.model
+    const block = (module: Block, index: number): Layer => ({
+      type: 'block',
+      modules: [module],
+      forward: (x) => {
+        const run = (input: Tensor): Tensor => module.forward(input, this.model.table)
+        return this.recompute(index) ? checkpoint(run, x as Tensor) : run(x as Tensor)
+      },
+    })
+    return [
+      { type: 'embedding', modules: [embed_tokens], forward: (_, [ids]) => this.model.forward(ids as Tensor) },
+      ...layers.map(block),
+      {
+        type: 'head',
+        modules: [norm, this.lm_head],
+        forward: (x, [, targets]) =>
+          ops.linearCrossEntropy(norm.forward(x as Tensor), this.lm_head.weight.tensor, targets as Tensor),
+      },
+    ]
   }
 
   newCache(capacity: number): KeyValueCache {

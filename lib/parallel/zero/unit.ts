@@ -1,5 +1,6 @@
 // One unit's memory: the flat buffers that the stage's row of the lifetime table gives it. No communication here.
 
+import { cutRange } from '../../optim/cut.js'
 import type { Optimizer, OptimizerPart } from '../../optim/optimizer.js'
 import { unscoped } from '../../tensor/scope.js'
 import { type Category, type DType, empty, runOp, Tensor } from '../../tensor/tensor.js'
@@ -21,6 +22,9 @@ export const lifetimes: Record<Stage, Lifetimes> = {
   2: { parameters: 'full', gradients: 'shard', optimizer: 'shard' },
   3: { parameters: 'shard', gradients: 'shard', optimizer: 'shard' },
 }
+
+export const offloadables = ['optimizer', 'gradients', 'parameters'] as const
+export type Offloadable = (typeof offloadables)[number]
 
 /** A range of the optimizer's part of the unit with one hyperparameter group. */
 export interface Span {
@@ -112,30 +116,47 @@ export class Unit {
 
   #cutSpans(): void {
     const { layout, options } = this
+    const { needsWholeParameters } = options.optimizer
+    const own = (at: number): number => Math.min(Math.max(at, this.start), this.end)
     let begin = 0
     for (const { group, end } of layout.groups) {
-      const from = Math.max(begin, this.start)
-      const to = Math.max(from, Math.min(end, this.end))
+      const [from, to] = [own(begin), own(end)]
+      if (from < to || needsWholeParameters) this.spans.push({ group, part: this.#part(begin, end, from, to) })
       begin = end
-      if (from >= to && !options.optimizer.needsWholeParameters) continue
-      const part = (of: Tensor): Tensor => this.#view(of, Math.min(from, this.end) - this.start, to - from)
-      this.spans.push({
-        group,
-        part: {
-          param: part(this.master),
-          states: Object.fromEntries(Object.entries(this.states).map(([name, state]) => [name, part(state)])),
-          ...(options.dtype !== 'f32' && { out: part(this.ownParameters) }),
-          grad: part(this.ownGradients as Tensor),
-          pieces: piecesIn(layout, from, to).map(({ slot, start, count, offset }) => ({
-            name: slot.parameter.name,
-            shape: slot.parameter.shape,
-            start,
-            count,
-            offset: offset - from,
-          })),
-          group: this.keeps.optimizer === 'shard' ? options.group : options.group.alone,
-        },
-      })
+    }
+  }
+
+  /** The optimizer's view of elements [from, to), which are this rank's of the range [begin, end). */
+  #part(begin: number, end: number, from: number, to: number): OptimizerPart {
+    const { layout, options } = this
+    const sharded = this.keeps.optimizer === 'shard'
+    const cut = (of: Tensor): Tensor => this.#view(of, from - this.start, to - from)
+    return {
+      param: cut(this.master),
+      states: Object.fromEntries(Object.entries(this.states).map(([name, state]) => [name, cut(state)])),
+      ...(options.dtype !== 'f32' && { out: cut(this.ownParameters) }),
+      grad: cut(this.ownGradients as Tensor),
+      pieces: piecesIn(layout, from, to).map(({ slot, start, count, offset }) => ({
+        name: slot.parameter.name,
+        shape: slot.parameter.shape,
+        start,
+        count,
+        offset: offset - from,
+      })),
+      group: sharded ? options.group : options.group.alone,
+      ...(sharded &&
+        options.optimizer.needsWholeParameters && {
+          cut: cutRange(
+            piecesIn(layout, begin, end).map(({ slot: { parameter, offset } }) => ({
+              name: parameter.name,
+              shape: parameter.shape,
+              offset,
+            })),
+            [begin, end],
+            layout.shardSize,
+            options.group.size,
+          ),
+        }),
     }
   }
 
@@ -232,6 +253,15 @@ export class Unit {
     this.#fetched = undefined
   }
 
+  /** After the full parameters changed: this rank's part of them, and its master. */
+  adopt(): void {
+    const own = (this.full as Tensor).view([this.end - this.start], this.start)
+    if (!this.parameters) runOp('cast', [this.ownParameters], [own])
+    if (this.master !== this.ownParameters) runOp('cast', [this.master], [own])
+    own.dispose()
+  }
+
+  /** All of the unit's parameters, where they exist now. */
   get full(): Tensor | undefined {
     return this.parameters ?? this.#fetched
   }
@@ -261,6 +291,20 @@ export class Unit {
         tensor.lend(buffer.view(tensor.shape, offset))
       }),
     )
+  }
+
+  /** Optimizer states, gradients or parameters (their shards, at stage 3) to host memory, or back. */
+  offload(what: Offloadable, to: 'host' | 'device'): void {
+    const own: Record<Offloadable, [Category, (Tensor | undefined)[]]> = {
+      optimizer: [
+        this.options.optimizerCategory ?? 'optimizer',
+        [...Object.values(this.states), this.master === this.ownParameters ? undefined : this.master],
+      ],
+      gradients: ['gradients', [this.gradients ?? this.ownGradients]],
+      parameters: [this.options.parameterCategory ?? 'parameters', [this.parameters ?? this.ownParameters]],
+    }
+    const [category, tensors] = own[what]
+    for (const tensor of tensors) tensor?.recategorize(to === 'host' ? 'host' : category)
   }
 
   zeroStrays(): void {
