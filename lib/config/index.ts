@@ -13,10 +13,10 @@ import * as ours from './ours.js'
 import * as parallel from './parallel.js'
 import { parseConfigText, plainCopy } from './parse.js'
 import * as precision from './precision.js'
-import { fail, type Reading, readSection } from './read.js'
+import { fail, note, type Reading, readSection } from './read.js'
 import { elasticity, reports } from './reports.js'
 import { scalars } from './scalars.js'
-import { type Resolved, type Section, section } from './schema.js'
+import { type Resolved, rulesOf, type Section, section } from './schema.js'
 import type { FloatName } from './values.js'
 import * as zero from './zero.js'
 
@@ -57,18 +57,41 @@ export const schema = section(
 
 /** Sections whose keys depend on the type beside them. */
 export const sectionsByType: Readonly<Record<string, Readonly<Record<string, Section>>>> = {
+  'optimizer.params': optimization.optimizerParams,
   'scheduler.params': optimization.schedulerParams,
+}
+
+/** The path of every key; of those that depend on a type, once for each. */
+export function* allPaths(): Generator<string> {
+  const places: [string, Section][] = [['', schema]]
+  for (const [path, byType] of Object.entries(sectionsByType))
+    for (const section of Object.values(byType)) places.push([path, section])
+  for (const [where, section] of places) for (const [path] of rulesOf(section, where)) yield path
 }
 
 /** What the schema alone makes of a configuration. */
 export type Read = Resolved<(typeof schema)['keys']>
-type Changed = 'mesh' | 'model' | 'data' | 'scheduler' | 'pipeline' | 'context_parallel' | 'communication_data_type'
+type Changed =
+  | 'optimizer'
+  | 'mesh'
+  | 'model'
+  | 'data'
+  | 'scheduler'
+  | 'pipeline'
+  | 'context_parallel'
+  | 'communication_data_type'
+/** What all optimizers have; the others by type (see optimizerParams). */
+export type OptimizerParams = { lr: number; weight_decay: number; weight_decay_on: 'all' | 'matrices' } & Record<
+  string,
+  any
+>
 /** A configuration with every value filled in and checked; paths are absolute. */
 export type Config = Omit<Read, Changed | keyof BatchSizes> &
   BatchSizes & {
     mesh: Mesh
     model: { config: Record<string, unknown> | null; path: string | null; weights: boolean }
     data: Omit<Read['data'], 'sequence_length'> & { sequence_length: number }
+    optimizer: { type: string; params: OptimizerParams }
     scheduler: { type: string; params: Record<string, unknown> } | undefined
     pipeline: Omit<Read['pipeline'], 'chunks'> & { chunks: number }
     context_parallel: { type: 'ulysses' | 'ring' }
@@ -87,13 +110,14 @@ export interface ResolveOptions {
 
 /** @throws CONFIG with the key, the value and what it must be. */
 export function resolveConfig(raw: unknown, { source, directory, worldSize }: ResolveOptions): Config {
-  const reading: Reading = { source, hints: new Map(), root: schema }
+  const reading: Reading = { source, hints: new Map(), paths: allPaths }
   const read = readSection(reading, schema, plainCopy(raw, source), '')
   checkTogether(reading, read)
   const mesh = resolveMesh(reading, read, worldSize)
   const at = (path: string): string => (isAbsolute(path) ? path : resolve(directory, path))
   const model = resolveModel(reading, read, at)
   const { data } = read
+  const optimizer = resolveOptimizer(reading, read)
   const config: Config = {
     ...withPaths(read, at),
     mesh,
@@ -106,7 +130,8 @@ export function resolveConfig(raw: unknown, { source, directory, worldSize }: Re
       tokenizer: ['byte', 'gpt2'].includes(data.tokenizer) ? data.tokenizer : at(data.tokenizer),
       sequence_length: data.sequence_length ?? positionsOf(model.config) ?? 1024,
     },
-    scheduler: resolveScheduler(reading, read),
+    optimizer,
+    scheduler: resolveScheduler(reading, read, optimizer.type),
     pipeline: { ...read.pipeline, chunks: resolveChunks(reading, read) },
     context_parallel: { type: read.context_parallel.type ?? 'ulysses' },
     communication_data_type: read.communication_data_type ?? read.data_types.grad_accum_dtype,
@@ -205,7 +230,20 @@ function readModel(reading: Reading, file: string): unknown {
   return plainCopy(parseConfigText(text, file), file)
 }
 
-function resolveScheduler(reading: Reading, { scheduler, train }: Read): Config['scheduler'] {
+function resolveOptimizer(reading: Reading, { optimizer }: Read): Config['optimizer'] {
+  const type = optimizer.type as keyof typeof optimization.optimizerParams
+  const why = optimization.refusedOptimizers[type]
+  if (why) fail(reading, `optimizer.type "${type}" is not served: ${why}`)
+  const section: Section = optimization.optimizerParams[type]
+  const params = readSection(reading, section, optimizer.params, 'optimizer.params') as OptimizerParams
+  if (type === 'Muon') {
+    const lr = params.lr ?? 0.02
+    Object.assign(params, { muon_lr: params.muon_lr ?? lr, adam_lr: params.adam_lr ?? params.lr ?? 3e-4, lr })
+  }
+  return { type, params }
+}
+
+function resolveScheduler(reading: Reading, { scheduler, train }: Read, optimizer: string): Config['scheduler'] {
   const { type, params } = scheduler
   if (type === null) return undefined
   const read: Record<string, unknown> = readSection(
@@ -214,6 +252,11 @@ function resolveScheduler(reading: Reading, { scheduler, train }: Read): Config[
     params,
     'scheduler.params',
   )
+  if (read.cycle_momentum && !optimization.withBetas.includes(optimizer)) {
+    read.cycle_momentum = false
+    const why = `${optimizer} has no betas to cycle; its momentum stays as it is`
+    note(reading, why, 'scheduler.params.cycle_momentum')
+  }
   if (read.total_num_steps === null) read.total_num_steps = train.steps
   return { type, params: read }
 }

@@ -18,7 +18,7 @@ type Asked = NotYet['asked']
 const refuse = (path: string, asked: Asked, instead: string): NotYet => ({ path, effect: 'refused', asked, instead })
 const say = (path: string, asked: Asked, instead: string): NotYet => ({ path, effect: 'hint', asked, instead })
 
-const alone = 'only data parallelism is; leave it out'
+const alone = 'leave it out'
 const inF32 = 'gradients are averaged in f32, where it makes no difference'
 const units = 'a transformer block is one bucket'
 const metrics = 'use --metrics, one JSON object per step'
@@ -34,14 +34,11 @@ export const notYet: readonly NotYet[] = [
     (c) => c.zero_optimization.offload_param.device !== 'none',
     'leave it out',
   ),
-  refuse('fp16.enabled', (c) => c.fp16.enabled, 'use bf16, which needs no loss scale'),
   refuse('mesh.tensor', (c) => c.mesh.tensor > 1, alone),
   refuse('mesh.context', (c) => c.mesh.context > 1, alone),
   refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),
   refuse('model.weights', (c) => c.model.weights, 'leave it out; training starts from initial values'),
-  refuse('gradient_allreduce_op', (c) => c.gradient_allreduce_op === 'sum', 'use "mean" and scale the loss'),
   refuse('data_types.grad_accum_dtype', (c) => c.data_types.grad_accum_dtype !== 'fp32', 'leave it out: fp32'),
-  refuse('communication_data_type', (c) => c.communication_data_type !== 'fp32', 'leave it out: fp32'),
   say('prescale_gradients', (c) => c.prescale_gradients, inF32),
   say('gradient_predivide_factor', (c) => c.gradient_predivide_factor !== 1, inF32),
   say('zero_optimization.allgather_bucket_size', (c) => c.zero_optimization.allgather_bucket_size !== 5e8, units),
@@ -51,15 +48,7 @@ export const notYet: readonly NotYet[] = [
     'every block is recomputed, whatever the number',
   ),
   say('checkpoint.async_save', (c) => c.checkpoint.async_save, 'training waits for the save'),
-  say('tensorboard.enabled', (c) => c.tensorboard.enabled, metrics),
-  say('csv_monitor.enabled', (c) => c.csv_monitor.enabled, metrics),
   say('jsonl_monitor.enabled', (c) => c.jsonl_monitor.enabled, metrics),
-  say('prometheus.enabled', (c) => c.prometheus.enabled, metrics),
-  say('flops_profiler.enabled', (c) => c.flops_profiler.enabled, 'nothing is measured'),
-  say('comms_logger.enabled', (c) => c.comms_logger.enabled, 'nothing is measured'),
-  say('steps_per_print', (c) => c.steps_per_print !== null, 'see the progress line'),
-  say('wall_clock_breakdown', (c) => c.wall_clock_breakdown, metrics),
-  say('memory_breakdown', (c) => c.memory_breakdown, metrics),
   say('dump_state', (c) => c.dump_state, metrics),
 ]
 

@@ -7,11 +7,13 @@ import { type Config, readConfigSource, resolveConfig } from '../config/index.js
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
+import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
 import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
+import type { SplitMethod } from '../parallel/pipeline/split.js'
 import { cutModel } from '../parallel/pipeline/stage.js'
 import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
@@ -64,18 +66,19 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   const zeroConfig = config.zero_optimization
   const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
-  const schedule = scheduleNamed('1f1b')
-  const cut = pp > 1 ? cutModel(model, mesh, schedule, 'parameters') : undefined
+  const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
+  const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const zero = new Zero(model, {
     stage,
     group: mesh.group('dp', 'cp'),
     world: mesh.world,
     seed: config.train.seed,
-    dtype: config.bf16.enabled ? 'bf16' : 'f32',
+    dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
     optimizer: makeOptimizer({ type: config.optimizer.type, params: { ...params } }),
     ...hyperGroups(params.weight_decay, params.weight_decay_on === 'matrices'),
     overlap: zeroConfig.overlap_comm ?? true,
-    average: true,
+    average: config.gradient_allreduce_op === 'mean',
+    communicationDtype: dtypeOf[config.communication_data_type],
     maxUnit: zeroConfig.reduce_bucket_size,
     persistBelow: zeroConfig.stage3_param_persistence_threshold,
     prefetch: zeroConfig.stage3_prefetch_bucket_size,
@@ -85,6 +88,7 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   const parts: EngineParts = {
     zero,
     mesh,
+    ...(config.fp16.enabled && { scaler: new LossScaler(config.fp16) }),
     stage,
     seed: config.train.seed,
     schedule: makeSchedule(config.scheduler, params.lr),
@@ -95,6 +99,8 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
   }
   return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
 }
+
+const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const
 
 /** Weight decay on everything, or on matrices alone. */
 function hyperGroups(weightDecay: number, matricesOnly: boolean): Pick<ZeroOptions, 'groups' | 'groupOf'> {

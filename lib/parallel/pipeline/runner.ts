@@ -196,18 +196,18 @@ export class PipelineRunner {
   #send(at: Transfer, request: RunRequest): void {
     const forward = at.op === 'sendForward'
     const x = take(forward ? this.#received : this.#gradients, `out ${key(at)}`) as Tensor
-    if (forward) this.#transport.send(x, at.peer, this.#tag(at, request), this.#kind(at, request))
-    else this.mesh.group('pp').send(x, at.peer, this.#tag(at, request))
+    if (forward) this.#transport.sendForward(x, at.peer, this.#tag(at, request), this.#kind(at, request))
+    else this.#transport.sendBackward(x, at.peer, this.#tag(at, request))
     x.dispose()
   }
 
   async #receive(at: Transfer, request: RunRequest): Promise<void> {
     const tag = this.#tag(at, request)
     if (at.op === 'recvForward') {
-      this.#received.set(key(at), await this.#transport.receive(at.peer, tag, this.#kind(at, request)))
+      this.#received.set(key(at), await this.#transport.receiveForward(at.peer, tag, this.#kind(at, request)))
     } else {
       const { form } = this.#activations.get(key(at)) as Activation
-      this.#gradients.set(key(at), this.#transport.receiveLike(form, at.peer, tag))
+      this.#gradients.set(key(at), this.#transport.receiveBackward(form, at.peer, tag))
     }
   }
 

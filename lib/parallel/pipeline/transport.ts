@@ -18,39 +18,50 @@ export class Transport {
   readonly #sent = new Set<string>()
   readonly #known = new Map<string, Form>()
 
-  /** `group`: this rank's pipeline. */
-  constructor(readonly group: ProcessGroup) {}
+  readonly #activations: ProcessGroup
+  /** Apart: where a pipeline turns back, both go from one stage to the same other, each in its own order. */
+  readonly #gradients: ProcessGroup
+
+  /** `group`: this rank's pipeline. Collective. */
+  constructor(group: ProcessGroup) {
+    this.#activations = group
+    this.#gradients = group.duplicate()
+  }
 
   /** `kind` names the boundary and the inputs' shape: all tensors of a kind have one form. */
-  send(x: Tensor, peer: number, tag: number, kind: string): void {
+  sendForward(x: Tensor, peer: number, tag: number, kind: string): void {
     if (!this.#sent.has(kind)) {
       this.#sent.add(kind)
       const words = new Int32Array(ANNOUNCEMENT)
       words.set([dtypeIndex[x.dtype], x.shape.length, ...x.shape])
       const announcement = unscoped(() => empty([ANNOUNCEMENT], { dtype: 'i32', category: 'buffers' }).write(words))
-      this.group.send(announcement, peer, tag)
+      this.#activations.send(announcement, peer, tag)
       announcement.dispose()
     }
-    this.group.send(x, peer, tag)
+    this.#activations.send(x, peer, tag)
   }
 
-  async receive(peer: number, tag: number, kind: string): Promise<Tensor> {
+  sendBackward(x: Tensor, peer: number, tag: number): void {
+    this.#gradients.send(x, peer, tag)
+  }
+
+  async receiveForward(peer: number, tag: number, kind: string): Promise<Tensor> {
     let form = this.#known.get(kind)
     if (!form) {
       const announcement = unscoped(() => empty([ANNOUNCEMENT], { dtype: 'i32', category: 'buffers' }))
-      this.group.recv(announcement, peer, tag)
+      this.#activations.recv(announcement, peer, tag)
       const [dtype, rank, ...dims] = (await announcement.data(COPY)) as Int32Array
       announcement.dispose()
       form = { dtype: dtypes[dtype as number] as DType, shape: dims.slice(0, rank) }
       this.#known.set(kind, form)
     }
-    return this.receiveLike(form, peer, tag)
+    return this.#activations.recv(blank(form), peer, tag)
   }
 
-  /** A tensor whose form this rank knows: the gradient of what it sent. */
-  receiveLike({ shape, dtype }: Form, peer: number, tag: number): Tensor {
-    const x = unscoped(() => empty(shape, { dtype }))
-    this.group.recv(x, peer, tag)
-    return x
+  /** The gradient of what was sent, which has its form. */
+  receiveBackward(form: Form, peer: number, tag: number): Tensor {
+    return this.#gradients.recv(blank(form), peer, tag)
   }
 }
+
+const blank = ({ shape, dtype }: Form): Tensor => unscoped(() => empty(shape, { dtype }))
