@@ -7,6 +7,8 @@ import { type Config, readConfigSource, resolveConfig } from '../config/index.js
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
+import type { Parameter } from '../nn/parameter.js'
+import { assignGroups, type ParamGroup } from '../optim/groups.js'
 import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
@@ -29,8 +31,22 @@ export interface World {
   group: ProcessGroup
 }
 
+/** The process's place among the ranks is one: engines share it, and the last one to close leaves. */
+let joined: { world: Promise<World>; users: number } | undefined
+
 /** Sets up the native runtime and joins the other ranks, as the environment variables say (torchrun's). */
 export async function joinWorld(options: { serial?: boolean } = {}): Promise<World> {
+  joined ??= { world: meetWorld(options), users: 0 }
+  joined.users++
+  try {
+    return await joined.world
+  } catch (error) {
+    joined = undefined
+    throw error
+  }
+}
+
+async function meetWorld(options: { serial?: boolean }): Promise<World> {
   const environment = readEnvironment()
   if (environment.launched) exitWithParent()
   const threads = environment.threads ?? Math.max(1, Math.floor(availableParallelism() / environment.localWorldSize))
@@ -48,6 +64,8 @@ export async function joinWorld(options: { serial?: boolean } = {}): Promise<Wor
 }
 
 export async function leaveWorld(world: World): Promise<void> {
+  if (joined && --joined.users > 0) return
+  joined = undefined
   if (world.group.size > 1) binding().native.commDestroy()
   await world.meeting.close()
 }
@@ -59,7 +77,12 @@ export function loadConfig(config: string | Record<string, unknown>, worldSize: 
 }
 
 /** The engine of a model on a world. Collective. */
-export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config: Config, world: World): Engine<Args> {
+export function makeEngine<Args extends Tensor[]>(
+  model: Trainable<Args>,
+  config: Config,
+  world: World,
+  parameterGroups: readonly ParamGroup[] = [],
+): Engine<Args> {
   const { pipeline: pp, tensor: tp, context: cp, expert: ep, data: dp } = config.mesh
   const mesh = Mesh.create(world.group, { pp, dp, cp, ep, tp })
   const { params } = config.optimizer
@@ -75,7 +98,7 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
     seed: config.train.seed,
     dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
     optimizer: makeOptimizer({ type: config.optimizer.type, params: { ...params } }),
-    ...hyperGroups(params.weight_decay, params.weight_decay_on === 'matrices'),
+    ...hyperGroups(model, params, parameterGroups),
     overlap: zeroConfig.overlap_comm ?? true,
     average: config.gradient_allreduce_op === 'mean',
     communicationDtype: dtypeOf[config.communication_data_type],
@@ -102,14 +125,32 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
 
 const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const
 
-/** Weight decay on everything, or on matrices alone. */
-function hyperGroups(weightDecay: number, matricesOnly: boolean): Pick<ZeroOptions, 'groups' | 'groupOf'> {
-  const decayed = { weightDecay, lrScale: 1 }
-  if (!matricesOnly) return { groups: [decayed], groupOf: () => 0 }
-  return {
-    groups: [decayed, { weightDecay: 0, lrScale: 1 }],
-    groupOf: (parameter) => (parameter.wholeShape.length >= 2 ? 0 : 1),
+/** The user's groups first; of the rest, weight decay on everything, or on matrices alone. */
+function hyperGroups(
+  model: Module,
+  { lr, weight_decay: weightDecay, weight_decay_on: on }: Config['optimizer']['params'],
+  parameterGroups: readonly ParamGroup[],
+): Pick<ZeroOptions, 'groups' | 'groupOf'> {
+  const parameters = model.parameters()
+  const assigned = assignGroups(
+    parameters.map(({ name, wholeShape, trainable }) => ({ name, shape: wholeShape, trainable })),
+    parameterGroups,
+  )
+  const groups = [
+    ...parameterGroups.map((group) => ({
+      weightDecay: group.weightDecay ?? weightDecay,
+      lrScale: group.lr === undefined || lr === 0 ? 1 : group.lr / lr,
+    })),
+    { weightDecay, lrScale: 1 },
+    { weightDecay: 0, lrScale: 1 },
+  ]
+  const own = new Map(parameters.map((parameter, index) => [parameter, assigned[index] as number]))
+  const rest = parameterGroups.length
+  const groupOf = (parameter: Parameter): number => {
+    const group = own.get(parameter) ?? -1
+    return group >= 0 ? group : on === 'matrices' && parameter.wholeShape.length < 2 ? rest + 1 : rest
   }
+  return { groups, groupOf }
 }
 
 /** `number_checkpoints` n: n evenly spaced groups of blocks keep only their inputs. */
@@ -128,10 +169,12 @@ function applyRecompute(model: Module, config: Config): void {
 export async function initialize<Args extends Tensor[]>(options: {
   model: Trainable<Args>
   config: string | Record<string, unknown>
+  /** Parameters with a rate or weight decay of their own. */
+  parameterGroups?: readonly ParamGroup[]
 }): Promise<Engine<Args>> {
   const world = await joinWorld()
   try {
-    return makeEngine(options.model, loadConfig(options.config, world.group.size), world)
+    return makeEngine(options.model, loadConfig(options.config, world.group.size), world, options.parameterGroups)
   } catch (error) {
     await leaveWorld(world)
     throw error
