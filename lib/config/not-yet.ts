@@ -34,7 +34,6 @@ export const notYet: readonly NotYet[] = [
     (c) => c.zero_optimization.offload_param.device !== 'none',
     'leave it out',
   ),
-  refuse('mesh.tensor', (c) => c.mesh.tensor > 1, alone),
   refuse('mesh.context', (c) => c.mesh.context > 1, alone),
   refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),
   refuse('model.weights', (c) => c.model.weights, 'leave it out; training starts from initial values'),

@@ -14,6 +14,8 @@ import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
+import { parallelize } from '../parallel/parallelize.js'
+import type { Plan } from '../parallel/plan.js'
 import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
 import type { SplitMethod } from '../parallel/pipeline/split.js'
 import { cutModel } from '../parallel/pipeline/stage.js'
@@ -76,12 +78,13 @@ export function loadConfig(config: string | Record<string, unknown>, worldSize: 
   return resolveConfig(raw, { source, directory, worldSize })
 }
 
-/** The engine of a model on a world. Collective. */
+/** The engine of a model on a world; `plan`: how a user's model is cut over tensor ranks. Collective. */
 export function makeEngine<Args extends Tensor[]>(
   model: Trainable<Args>,
   config: Config,
   world: World,
   parameterGroups: readonly ParamGroup[] = [],
+  plan?: Plan,
 ): Engine<Args> {
   const { pipeline: pp, tensor: tp, context: cp, expert: ep, data: dp } = config.mesh
   const mesh = Mesh.create(world.group, { pp, dp, cp, ep, tp })
@@ -89,6 +92,9 @@ export function makeEngine<Args extends Tensor[]>(
   const zeroConfig = config.zero_optimization
   const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
+  const { sequence_parallel, tp_overlap_comm, overlap_chunks } = config.tensor_parallel
+  const cutting = { sequence: sequence_parallel, chunks: tp_overlap_comm ? overlap_chunks : 1 }
+  config.hints.push(...parallelize(model, mesh, plan, cutting).notes)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const zero = new Zero(model, {
@@ -171,10 +177,13 @@ export async function initialize<Args extends Tensor[]>(options: {
   config: string | Record<string, unknown>
   /** Parameters with a rate or weight decay of their own. */
   parameterGroups?: readonly ParamGroup[]
+  /** How the model is cut over tensor ranks; default: a ready plan of our models, else a deduced one. */
+  plan?: Plan
 }): Promise<Engine<Args>> {
   const world = await joinWorld()
   try {
-    return makeEngine(options.model, loadConfig(options.config, world.group.size), world, options.parameterGroups)
+    const { model, config, parameterGroups, plan } = options
+    return makeEngine(model, loadConfig(config, world.group.size), world, parameterGroups, plan)
   } catch (error) {
     await leaveWorld(world)
     throw error
