@@ -22,7 +22,7 @@ import { MetricsFile } from '../monitor/metrics.js'
 import { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
 import { meshWords } from '../parallel/mesh.js'
-import { type Tensor, tensor } from '../tensor/tensor.js'
+import { countOf, type Tensor, tensor } from '../tensor/tensor.js'
 import { Progress } from './progress.js'
 import { printSample } from './sample.js'
 
@@ -97,7 +97,7 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   await resume(engine, options, progress)
   const metricsPath = pathOfRank(options.metrics, rank)
   const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
-  const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
+  const parameters = model.parameters().reduce((sum, { wholeShape }) => sum + countOf(wholeShape), 0)
   metrics?.write({
     run: {
       version: options.version,
@@ -199,9 +199,11 @@ async function loop(run: Run): Promise<Outcome> {
 
 /** Rank 0 prints; where it has only a part of the parameters all ranks take part. */
 async function sample({ engine, tokenizer }: Run): Promise<void> {
-  const { fetcher } = engine.parts.zero
+  const { zero, mesh } = engine.parts
+  const { fetcher } = zero
   const prints = engine.group.rank === 0
-  if (prints || fetcher) await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
+  if (prints || fetcher || mesh.sizes.tp > 1)
+    await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
   fetcher?.end()
 }
 
