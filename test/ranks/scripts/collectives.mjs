@@ -1,8 +1,17 @@
 // One rank of test/ranks/tensor.test.ts: the gradient of each collective on the tape against differences of a loss over
 // all ranks. Prints one JSON line (rank 0): what failed, the number of checks, the live tensors left.
-import { backwardFrom, memory, noGrad, ops, tensor, tidy } from '../../../dist/index.js'
+
 import { joinWorld, leaveWorld } from '../../../dist/engine/initialize.js'
-import { allGather, allReduce, allToAll, gather, identity, reduceScatter, scatter } from '../../../dist/parallel/index.js'
+import { backwardFrom, memory, noGrad, ops, tensor, tidy } from '../../../dist/index.js'
+import {
+  allGather,
+  allReduce,
+  allToAll,
+  gather,
+  identity,
+  reduceScatter,
+  scatter,
+} from '../../../dist/parallel/index.js'
 import { close, expect, failed } from './helpers.mjs'
 
 const world = await joinWorld()

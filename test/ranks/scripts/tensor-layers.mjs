@@ -1,7 +1,8 @@
 // One rank of test/ranks/tensor.test.ts: every parallel layer, its output and gradients, against the plain one that
 // each rank computes whole; replicated and with the sequence cut, in one piece and in three. Prints one JSON line.
-import { backwardFrom, memory, nn, noGrad, ops, tensor, tidy } from '../../../dist/index.js'
+
 import { joinWorld } from '../../../dist/engine/initialize.js'
+import { backwardFrom, memory, nn, noGrad, ops, tensor, tidy } from '../../../dist/index.js'
 import { LanguageModelHead } from '../../../dist/nn/models/index.js'
 import {
   ColumnParallelLinear,
@@ -20,7 +21,6 @@ const { group } = world
 const { rank, size } = group
 const before = memory.stats().tensors
 const [B, T, C, H] = [3, 2 * size, 12, 8 * size]
-const S = T / size
 const own = (n) => [[(rank * n) / size, ((rank + 1) * n) / size]]
 let checks = 0
 const same = (...args) => {
@@ -96,7 +96,10 @@ for (const conv of [false, true]) {
         if (slice) same(`${name} d${parameter}`, here, part(whole, wholeShape, slice.dim, slice.ranges))
         else {
           same(`${name} d${parameter}`, partialGradient ? await summed(here) : here, whole)
-          expect(`${name} replicas of ${parameter}`, partialGradient === sequence && replicas === undefined === (parameter !== 'down.bias'))
+          expect(
+            `${name} replicas of ${parameter}`,
+            partialGradient === sequence && (replicas === undefined) === (parameter !== 'down.bias'),
+          )
         }
       }
       cut.dispose()
@@ -121,7 +124,12 @@ for (const conv of [false, true]) {
   cut.up = new ColumnParallelLinear(cut.up, group, { gatherOutput: true })
   cut.down = new RowParallelLinear(cut.down, group, { splitInput: true })
   cut.materialize({ seed: 2 })
-  const expected = await run(dense, filled([5, C]), (x) => ops.add(dense.forward(x), dense.forward(x)), filled([5, C], 2))
+  const expected = await run(
+    dense,
+    filled([5, C]),
+    (x) => ops.add(dense.forward(x), dense.forward(x)),
+    filled([5, C], 2),
+  )
   const actual = await run(cut, filled([5, C]), (x) => ops.add(cut.forward(x), cut.forward(x)), filled([5, C], 2))
   same('alone: output', actual.y, expected.y)
   same('alone: dx', actual.gradients.x, expected.gradients.x)
@@ -148,13 +156,22 @@ class Words extends nn.Module {
     Object.assign(this.head, { weight: this.embed.weight })
   }
   forward(ids, targets) {
-    const places = tensor(Int32Array.from({ length: T }, (_, i) => i), [T])
+    const places = tensor(
+      Int32Array.from({ length: T }, (_, i) => i),
+      [T],
+    )
     const x = ops.add(this.embed.forward(ids), this.place.forward(places))
     return this.head.forward(this.norm.forward(this.drop.forward(x)), targets)
   }
 }
-const ids = tensor(Int32Array.from({ length: B * T }, (_, i) => (i * 7) % V), [B, T])
-const targets = tensor(Int32Array.from({ length: B * T }, (_, i) => (i * 5 + 1) % V), [B, T])
+const ids = tensor(
+  Int32Array.from({ length: B * T }, (_, i) => (i * 7) % V),
+  [B, T],
+)
+const targets = tensor(
+  Int32Array.from({ length: B * T }, (_, i) => (i * 5 + 1) % V),
+  [B, T],
+)
 const gradientsOf = async (model) => {
   const loss = tidy(() => model.forward(ids, targets))
   const value = await loss.data()
@@ -213,7 +230,11 @@ const gradientsOf = async (model) => {
         cut.embed.forward(odd)
         failed.push('an odd length was not refused')
       } catch (error) {
-        expect('odd length', /not divisible by \d tensor ranks; make data.sequence_length/.test(error.message), error.message)
+        expect(
+          'odd length',
+          /not divisible by \d tensor ranks; make data.sequence_length/.test(error.message),
+          error.message,
+        )
       }
       odd.dispose()
     }
