@@ -23,7 +23,7 @@ import { MetricsFile } from '../monitor/metrics.js'
 import { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
 import { meshWords } from '../parallel/mesh.js'
-import { type Tensor, tensor } from '../tensor/tensor.js'
+import { countOf, type Tensor, tensor } from '../tensor/tensor.js'
 import { Progress } from './progress.js'
 import { printSample } from './sample.js'
 
@@ -103,7 +103,7 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   }
   const metricsPath = pathOfRank(options.metrics, rank)
   const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
-  const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
+  const parameters = model.parameters().reduce((sum, { wholeShape }) => sum + countOf(wholeShape), 0)
   metrics?.write({
     run: {
       version: options.version,
@@ -207,13 +207,15 @@ async function loop(run: Run): Promise<Outcome> {
 
 /** Rank 0 prints; where it has only a part of the parameters all ranks take part. */
 async function sample({ engine, tokenizer, progress }: Run): Promise<void> {
-  if (engine.parts.mesh.sizes.pp > 1) {
+  const { zero, mesh } = engine.parts
+  if (mesh.sizes.pp > 1) {
     progress.say('a sample: zeroshard generate OUTPUT --prompt TEXT (no rank of a pipeline has the whole model)')
     return
   }
-  const { fetcher } = engine.parts.zero
+  const { fetcher } = zero
   const prints = engine.group.rank === 0
-  if (prints || fetcher) await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
+  if (prints || fetcher || mesh.sizes.tp > 1)
+    await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
   fetcher?.end()
 }
 

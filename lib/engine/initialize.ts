@@ -16,9 +16,11 @@ import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
+import { parallelize } from '../parallel/parallelize.js'
 import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
 import type { SplitMethod } from '../parallel/pipeline/split.js'
 import { cutModel } from '../parallel/pipeline/stage.js'
+import type { Plan } from '../parallel/plan.js'
 import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
@@ -78,12 +80,13 @@ export function loadConfig(config: string | Record<string, unknown>, worldSize: 
   return resolveConfig(raw, { source, directory, worldSize })
 }
 
-/** The engine of a model on a world. Collective. */
+/** The engine of a model on a world; `plan`: how a user's model is cut over tensor ranks. Collective. */
 export function makeEngine<Args extends Tensor[]>(
   model: Trainable<Args>,
   config: Config,
   world: World,
   parameterGroups: readonly ParamGroup[] = [],
+  plan?: Plan,
 ): Engine<Args> {
   const { pipeline: pp, tensor: tp, context: cp, expert: ep, data: dp } = config.mesh
   const mesh = Mesh.create(world.group, { pp, dp, cp, ep, tp })
@@ -91,6 +94,9 @@ export function makeEngine<Args extends Tensor[]>(
   const zeroConfig = config.zero_optimization
   const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
+  const { sequence_parallel, tp_overlap_comm, overlap_chunks } = config.tensor_parallel
+  const cutting = { sequence: sequence_parallel, chunks: tp_overlap_comm ? overlap_chunks : 1 }
+  config.hints.push(...parallelize(model, mesh, plan, cutting).notes)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const zero = new Zero(model, {
@@ -186,12 +192,15 @@ export async function initialize<Args extends Tensor[]>(options: {
   config: string | Record<string, unknown>
   /** Parameters with a rate or weight decay of their own. */
   parameterGroups?: readonly ParamGroup[]
+  /** How the model is cut over tensor ranks; default: a ready plan of our models, else a deduced one. */
+  plan?: Plan
 }): Promise<Engine<Args>> {
   const world = await joinWorld()
   try {
+    const { model, parameterGroups, plan } = options
     const config = loadConfig(options.config, world.group.size)
-    const engine = makeEngine(options.model, config, world, options.parameterGroups)
-    if (config.model.weights) await loadPretrained(config.model.path as string, options.model, engine.parts.zero)
+    const engine = makeEngine(model, config, world, parameterGroups, plan)
+    if (config.model.weights) await loadPretrained(config.model.path as string, model, engine.parts.zero)
     return engine
   } catch (error) {
     await leaveWorld(world)

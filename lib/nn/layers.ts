@@ -32,6 +32,7 @@ export class Linear extends Module {
 
 /** GPT-2's linear: weight (in, out), as Hugging Face stores it. */
 export class Conv1D extends Module {
+  readonly inFirst = true
   readonly weight: Parameter
   readonly bias: Parameter
   readonly activation: 'gelu' | 'geluTanh' | undefined

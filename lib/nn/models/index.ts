@@ -7,6 +7,7 @@ import { Llama, type LlamaConfig, llamaDefaults } from './llama.js'
 
 export { type GenerateOptions, generate } from './generate.js'
 export { Gpt2, type Gpt2Config, gpt2Defaults } from './gpt2.js'
+export { LanguageModelHead } from './head.js'
 export { type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
 export { Llama, type LlamaConfig, llamaDefaults } from './llama.js'
 
