@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os'
 import { ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
 import { type FoundCheckpoint, openCheckpoint } from '../checkpoint/folder.js'
-import { SliceReader, writeValues } from '../checkpoint/load.js'
+import { SliceReader } from '../checkpoint/slices.js'
 import { loadTokenizer, type Tokenizer } from '../data/index.js'
 import { createModel, type LanguageModel } from '../nn/models/index.js'
 import type { Parameter } from '../nn/parameter.js'
@@ -37,6 +37,6 @@ export async function loadModel(path: string): Promise<LoadedModel> {
 
 async function fillParameter(parameter: Parameter, reader: SliceReader): Promise<void> {
   const flat = parameter.tensor.view([parameter.count])
-  writeValues(flat, 0, await reader.read(parameter, 'weight'))
+  await reader.fill(flat, 0, parameter, 'weight')
   flat.dispose()
 }

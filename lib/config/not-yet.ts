@@ -47,7 +47,6 @@ export const notYet: readonly NotYet[] = [
     (c) => (c.activation_checkpointing.number_checkpoints ?? 0) > 0,
     'every block is recomputed, whatever the number',
   ),
-  say('checkpoint.async_save', (c) => c.checkpoint.async_save, 'training waits for the save'),
   say('jsonl_monitor.enabled', (c) => c.jsonl_monitor.enabled, metrics),
   say('dump_state', (c) => c.dump_state, metrics),
 ]
