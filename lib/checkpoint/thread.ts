@@ -1,8 +1,10 @@
 // Files written from tensors, and files hashed, by a thread beside the event loop. Whatever is written, no more than
 // NUM_BUFFERS pieces of it are in memory.
 
+import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { ZeroshardError } from '../binding/errors.js'
+import { packageRoot } from '../binding/loader.js'
 import { binding } from '../binding/native.js'
 import { bytesPerElement, COPY, type Tensor } from '../tensor/tensor.js'
 
@@ -35,8 +37,8 @@ class Thread {
   readonly #jobs = new Map<number, Listener>()
 
   constructor() {
-    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
-    this.#worker = new Worker(new URL(`./thread-worker.${extension}`, import.meta.url))
+    // the built file, as with the addon, also where this one runs from its source
+    this.#worker = new Worker(join(packageRoot(), 'dist/checkpoint/thread-worker.js'), { execArgv: [] })
     this.#worker.on('message', (message: FromThread) => this.#jobs.get(message.id)?.(message))
     this.#worker.on('error', ({ message }) => this.#ended(`the writing thread failed: ${message}`))
     this.#worker.on('exit', () => this.#ended('the writing thread has ended'))
