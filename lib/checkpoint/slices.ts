@@ -20,8 +20,7 @@ import {
 import type { Kind, Manifest, SliceEntry } from './manifest.js'
 import { SafetensorsFile } from './safetensors.js'
 
-const BUCKET = 16 << 20
-const SPAN = 8 << 20
+const [BUCKET, SPAN] = [16 << 20, 8 << 20]
 /** Most runs of one read: their records are memory too. */
 const MAX_RUNS = 4096
 
@@ -48,6 +47,7 @@ export class SliceReader {
   constructor(
     readonly folder: string,
     readonly manifest: Manifest,
+    readonly limits = { bucket: BUCKET, span: SPAN },
   ) {
     for (const slice of manifest.slices) {
       const key = keyOf(slice.parameter, slice.kind)
@@ -73,7 +73,7 @@ export class SliceReader {
     start = 0,
     count = parameter.count,
   ): Promise<void> {
-    const most = BUCKET / 4
+    const most = this.limits.bucket / 4
     for (let done = 0; done < count; done += most) {
       const length = Math.min(most, count - done)
       const dtype = await this.#read(parameter, kind, start + done, length)
@@ -92,7 +92,7 @@ export class SliceReader {
       const cut = slice.cut && { ...slice.cut, wholeShape: this.manifest.parameters[name]?.shape as number[] }
       const common = intersect(runsOf(part, start, count), runsWithin(cut, slice.start, slice.count, from, to))
       let open: Open | undefined
-      for (const group of grouped(common, SPAN / 4)) {
+      for (const group of grouped(common, this.limits.span / 4)) {
         open ??= await this.#open(slice)
         dtype ??= open.dtype
         if (open.dtype !== dtype) {
