@@ -6,7 +6,7 @@ import { type Piece, piecesIn } from '../parallel/zero/layout.js'
 import type { Unit } from '../parallel/zero/unit.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import { unscoped } from '../tensor/scope.js'
-import type { Tensor } from '../tensor/tensor.js'
+import { runOp, type Tensor } from '../tensor/tensor.js'
 import type { Agreement } from './agreement.js'
 import type { Kind, Manifest } from './manifest.js'
 import { SliceReader } from './slices.js'
@@ -46,35 +46,34 @@ export async function loadCheckpoint(
   checkParameters(folder, manifest, zero, strict)
   if (optimizer && strict) checkStates(folder, manifest, zero)
   const reader = new SliceReader(folder, manifest)
+  const kindsOf = (unit: Unit): Kind[] => [
+    ...(weights ? ['weight'] : []),
+    ...(optimizer && unit.layout.trainable ? unit.options.optimizer.states : []),
+  ]
   try {
     await agreement.all('values', async () => {
       for (const unit of zero.units) {
         const [from, to] = readBy(unit)
-        await withTargets(unit, weights, optimizer, async (kind, target) => {
-          for (const piece of piecesIn(unit.layout, from, to))
-            await fillPiece(piece, kind, target, piece.offset - unit.start, reader, strict)
-        })
+        for (const kind of kindsOf(unit))
+          for (const piece of piecesIn(unit.layout, from, to)) await readPiece(unit, piece, kind, reader, strict)
       }
     })
   } finally {
     await reader.close()
   }
-  for (const unit of zero.units) {
-    if (unit.keeps.optimizer === 'full')
-      await withTargets(unit, weights, optimizer, async (_, target) => share(unit, target))
-  }
+  for (const unit of zero.units)
+    if (unit.keeps.optimizer === 'full') for (const kind of kindsOf(unit)) share(unit, kind)
   if (weights) zero.refresh()
 }
 
-/** Runs `fill` for each of a unit's tensors that is to be loaded. The one place that touches them. */
-async function withTargets(
-  unit: Unit,
-  weights: boolean,
-  optimizer: boolean,
-  fill: (kind: Kind, target: Tensor) => Promise<void>,
-): Promise<void> {
-  if (weights) await fill('weight', unit.master)
-  if (optimizer) for (const [kind, target] of Object.entries(unit.states)) await fill(kind, target)
+/** A unit's buffer, of elements [unit.start, unit.end). Nothing else here touches them. */
+const bufferOf = ({ master, states }: Unit, kind: Kind): Tensor =>
+  kind === 'weight' ? master : (states[kind] as Tensor)
+
+function write(buffer: Tensor, offset: number, values: Tensor): void {
+  const view = unscoped(() => buffer.view([values.count], offset))
+  runOp('cast', [view], [values])
+  view.dispose()
 }
 
 /** What a rank reads: its shard, also where it has all of them, as the others read the rest. */
@@ -82,27 +81,26 @@ function readBy({ layout: { shardSize }, options: { group } }: Unit): [from: num
   return [group.rank * shardSize, (group.rank + 1) * shardSize]
 }
 
-function share(unit: Unit, target: Tensor): void {
-  const [from] = readBy(unit)
-  const own = unscoped(() => target.view([unit.layout.shardSize], from))
-  unit.options.group.allGather(target, own, { tag: unit.layout.index })
+function share(unit: Unit, kind: Kind): void {
+  const buffer = bufferOf(unit, kind)
+  const own = unscoped(() => buffer.view([unit.layout.shardSize], readBy(unit)[0]))
+  unit.options.group.allGather(buffer, own, { tag: unit.layout.index })
   own.dispose()
 }
 
-async function fillPiece(
-  { slot: { parameter }, start, count }: Piece,
-  kind: Kind,
-  target: Tensor,
-  offset: number,
-  reader: SliceReader,
-  strict: boolean,
-): Promise<void> {
-  if (reader.has(parameter.name, kind)) return reader.fill(target, offset, parameter, kind, start, count)
-  if (!strict) return
-  throw new ZeroshardError(
-    'CHECKPOINT',
-    `${reader.folder}: has no ${kind} of ${parameter.name}; with { strict: false } it is left as it is`,
-  )
+async function readPiece(unit: Unit, piece: Piece, kind: Kind, reader: SliceReader, strict: boolean): Promise<void> {
+  const { start, count, offset } = piece
+  const { parameter } = piece.slot
+  if (reader.has(parameter.name, kind)) {
+    const buffer = bufferOf(unit, kind)
+    const base = offset - unit.start
+    await reader.read(parameter, kind, start, count, (at, values) => write(buffer, base + at, values))
+  } else if (strict) {
+    throw new ZeroshardError(
+      'CHECKPOINT',
+      `${reader.folder}: has no ${kind} of ${parameter.name}; with { strict: false } it is left as it is`,
+    )
+  }
 }
 
 /** The same parameters, of the same shapes. A rank may have a part of them: they are the whole model's. */

@@ -32,19 +32,27 @@ interface Part {
   offset: number
   count: number
 }
-type Tensors = Readonly<Record<Kind, Tensor>>
-/** Runs `use` with a part's tensors, of `count` elements each. */
-type Source = (part: Part, use: (tensors: Tensors) => Promise<void>) => Promise<void>
 
-/** The model's own. The one place that reads a unit's tensors. */
-const live: Source = async ({ unit, offset, count }, use) => {
-  const view = (tensor: Tensor): Tensor => unscoped(() => tensor.view([count], offset))
-  const tensors = mapped({ weight: unit.master, ...unit.states }, view)
-  try {
-    await use(tensors)
-  } finally {
-    for (const tensor of Object.values(tensors)) tensor.dispose()
-  }
+/** Where the values come from. */
+interface Source {
+  /** Elements [from, from + count) of a unit's buffer; the caller disposes them. */
+  read(unit: Unit, kind: Kind, from: number, count: number): Tensor
+  /** A part has been written. */
+  done(unit: Unit): void
+}
+
+/** The model itself. Nothing else here touches a unit's buffers. */
+const live: Source = {
+  read: (unit, kind, from, count) =>
+    unscoped(() => (kind === 'weight' ? unit.master : (unit.states[kind] as Tensor)).view([count], from)),
+  done: () => {},
+}
+
+/** Elements of a buffer that are asked for at a time: 8 MiB of f32. */
+const CHUNK = 2 << 20
+
+function* chunksOf(count: number): Generator<[from: number, count: number]> {
+  for (let from = 0; from < count; from += CHUNK) yield [from, Math.min(CHUNK, count - from)]
 }
 
 /** What there is of a unit, in the order of the file. */
@@ -52,9 +60,6 @@ const kindsOf = ({ layout, options }: Unit): [Kind, DType][] =>
   layout.trainable
     ? ['weight', ...options.optimizer.states].map((kind): [Kind, DType] => [kind, 'f32'])
     : [['weight', options.dtype]]
-
-const mapped = (tensors: Tensors, to: (tensor: Tensor) => Tensor): Tensors =>
-  Object.fromEntries(Object.entries(tensors).map(([kind, tensor]) => [kind, to(tensor)]))
 
 interface Plan {
   parts: Part[]
@@ -87,40 +92,49 @@ function addSlice({ tensors, slices }: Plan, { slot, start, count }: Piece, kind
   slices.push({ parameter: name, kind, key, start, count, ...(cut && { cut }) })
 }
 
-/** Copies of what a rank writes, in host memory. */
+/** Copies of what a rank writes, in host memory, until it is written. */
 export interface Snapshot {
   source: Source
   dispose(): void
 }
 
 /** Queued on the copy stream: the next step runs beside it, and only its update waits. */
-export async function takeSnapshot(zero: Zero): Promise<Snapshot> {
-  const copies = new Map<Unit, Tensors>()
-  const copy = (tensor: Tensor): Tensor =>
-    unscoped(() => {
-      const target = empty(tensor.shape, { dtype: tensor.dtype, category: 'host' })
-      runOp('cast', [target], [tensor], [], COPY)
-      return target
-    })
-  const drop = (unit: Unit): void => {
-    for (const tensor of Object.values(copies.get(unit) ?? {})) tensor.dispose()
+export function takeSnapshot(zero: Zero): Snapshot {
+  const copies = new Map<Unit, { offset: number; kinds: Map<Kind, Tensor> }>()
+  const done = (unit: Unit): void => {
+    for (const tensor of copies.get(unit)?.kinds.values() ?? []) tensor.dispose()
     copies.delete(unit)
   }
   const dispose = (): void => {
-    for (const unit of [...copies.keys()]) drop(unit)
+    for (const unit of [...copies.keys()]) done(unit)
   }
   try {
-    for (const part of plan(zero).parts)
-      await live(part, async (tensors) => {
-        copies.set(part.unit, mapped(tensors, copy))
-      })
+    for (const { unit, offset, count } of plan(zero).parts) {
+      const kinds = new Map<Kind, Tensor>()
+      copies.set(unit, { offset, kinds })
+      for (const [kind, dtype] of kindsOf(unit)) {
+        const copy = unscoped(() => empty([count], { dtype, category: 'host' }))
+        kinds.set(kind, copy)
+        for (const [from, length] of chunksOf(count)) copyTo(copy, from, live.read(unit, kind, offset + from, length))
+      }
+    }
   } catch (error) {
     dispose()
     throw error
   }
-  // what is in the file needs no copy any more
-  const source: Source = ({ unit }, use) => use(copies.get(unit) as Tensors).finally(() => drop(unit))
-  return { source, dispose }
+  const read: Source['read'] = (unit, kind, from, count) => {
+    const { offset, kinds } = copies.get(unit) as { offset: number; kinds: Map<Kind, Tensor> }
+    return unscoped(() => (kinds.get(kind) as Tensor).view([count], from - offset))
+  }
+  return { source: { read, done }, dispose }
+}
+
+/** Disposes the values. */
+function copyTo(copy: Tensor, from: number, values: Tensor): void {
+  const view = unscoped(() => copy.view([values.count], from))
+  runOp('cast', [view], [values], [], COPY)
+  view.dispose()
+  values.dispose()
 }
 
 /** Collective. Resolves, on every rank, with the checkpoint's path when it is durable. */
@@ -160,9 +174,8 @@ async function writePart({ zero, group }: SaveRequest, temporary: string, source
   try {
     await file.write(safetensorsHead(tensors))
     for (const part of parts) {
-      await source(part, async (values) => {
-        for (const [kind, dtype] of kindsOf(part.unit)) await file.writeTensor(expected(values[kind], kind, dtype))
-      })
+      for (const [kind, dtype] of kindsOf(part.unit)) await writeBuffer(file, part, kind, dtype, source)
+      source.done(part.unit)
     }
     const entry = { name, ...(await file.finish()) }
     const told: Told = {
@@ -177,9 +190,23 @@ async function writePart({ zero, group }: SaveRequest, temporary: string, source
   }
 }
 
-function expected(tensor: Tensor | undefined, kind: Kind, dtype: DType): Tensor {
-  if (tensor?.dtype === dtype) return tensor
-  throw new ZeroshardError('INTERNAL', `[saveCheckpoint] ${kind} is ${tensor?.describe()}, not ${dtype}`)
+async function writeBuffer(
+  file: FileStream,
+  { unit, offset, count }: Part,
+  kind: Kind,
+  dtype: DType,
+  source: Source,
+): Promise<void> {
+  for (const [from, length] of chunksOf(count)) {
+    const values = source.read(unit, kind, offset + from, length)
+    try {
+      if (values.dtype !== dtype)
+        throw new ZeroshardError('INTERNAL', `[saveCheckpoint] ${kind} is ${values.dtype}, not ${dtype}`)
+      await file.writeTensor(values)
+    } finally {
+      values.dispose()
+    }
+  }
 }
 
 const parametersOf = (zero: Zero): Manifest['parameters'] =>

@@ -33,7 +33,7 @@ export class Saver {
     const { folder, zero, head } = request
     const whole = { ...request, group: this.group }
     if (!background) return writeCheckpoint(whole, agreement)
-    const snapshot = await takeSnapshot(zero)
+    const snapshot = takeSnapshot(zero)
     const pending: Pending = { ended: Promise.resolve(), settled: false }
     pending.ended = writeCheckpoint(whole, agreement, snapshot.source)
       .catch((error: unknown) => {

@@ -1,5 +1,5 @@
-// Reads parts of parameters from a checkpoint's files, however they were cut when it was written, into tensors.
-// Whatever is read, BUCKET bytes of it and SPAN bytes of files are in memory at once.
+// Reads parts of parameters from a checkpoint's files, however they were cut when it was written. Whatever is read,
+// BUCKET bytes of it, as many in a tensor, and SPAN bytes of files are in memory at once.
 
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
@@ -7,20 +7,11 @@ import { binding } from '../binding/native.js'
 import type { Parameter } from '../nn/parameter.js'
 import { type Run, runsOf, type Slice, sliceShape } from '../nn/slice.js'
 import { unscoped } from '../tensor/scope.js'
-import {
-  bytesPerElement,
-  COMPUTE,
-  countOf,
-  type DType,
-  type NumericArray,
-  runOp,
-  type Tensor,
-  tensor,
-} from '../tensor/tensor.js'
+import { bytesPerElement, countOf, type DType, type NumericArray, type Tensor, tensor } from '../tensor/tensor.js'
 import type { Kind, Manifest, SliceEntry } from './manifest.js'
 import { SafetensorsFile } from './safetensors.js'
 
-const [BUCKET, SPAN] = [16 << 20, 8 << 20]
+const [BUCKET, SPAN] = [8 << 20, 8 << 20]
 /** Most runs of one read: their records are memory too. */
 const MAX_RUNS = 4096
 
@@ -42,7 +33,6 @@ export class SliceReader {
   /** Made at first use, as large as is needed. */
   #values = new ArrayBuffer(0)
   #span = new Uint8Array(0)
-  #idle: Promise<void> | undefined
 
   constructor(
     readonly folder: string,
@@ -62,22 +52,27 @@ export class SliceReader {
   }
 
   /**
-   * Writes elements [start, start + count) of a parameter's part to `target` from `offset` on, in its dtype.
-   * @throws CHECKPOINT where the checkpoint lacks some.
+   * Gives elements [start, start + count) of a parameter's part to `put`, piece by piece: `at` counts from `start`; the
+   * tensor is freed afterwards. @throws CHECKPOINT where the checkpoint lacks some.
    */
-  async fill(
-    target: Tensor,
-    offset: number,
+  async read(
     parameter: Parameter,
     kind: Kind,
-    start = 0,
-    count = parameter.count,
+    start: number,
+    count: number,
+    put: (at: number, values: Tensor) => void,
   ): Promise<void> {
+    const { native } = binding()
     const most = this.limits.bucket / 4
-    for (let done = 0; done < count; done += most) {
-      const length = Math.min(most, count - done)
-      const dtype = await this.#read(parameter, kind, start + done, length)
-      await this.#write(target, offset + done, dtype, length)
+    for (let at = 0; at < count; at += most) {
+      const length = Math.min(most, count - at)
+      const dtype = await this.#read(parameter, kind, start + at, length)
+      const values = arrayOf(dtype, this.#values, length)
+      const piece = unscoped(() => tensor(values, [length], { dtype, category: 'buffers' }))
+      put(at, piece)
+      piece.dispose()
+      // else pieces would pile up behind work that is slower than the reading
+      await native.synchronize(-1)
     }
   }
 
@@ -147,25 +142,6 @@ export class SliceReader {
       covered += length
     }
     return covered
-  }
-
-  /** From #values, which may be used again when this resolves. */
-  async #write(target: Tensor, offset: number, dtype: DType, count: number): Promise<void> {
-    const { native } = binding()
-    this.#idle ??= native.synchronize(-1) // else values would pile up behind what makes the initial ones
-    await this.#idle
-    unscoped(() => {
-      const view = target.view([count], offset)
-      const values = arrayOf(dtype, this.#values, count)
-      if (dtype === target.dtype) view.write(values)
-      else {
-        const source = tensor(values, [count], { dtype, category: 'buffers' })
-        runOp('cast', [view], [source])
-        source.dispose()
-      }
-      view.dispose()
-    })
-    if (dtype !== target.dtype) await native.synchronize(COMPUTE)
   }
 
   async close(): Promise<void> {

@@ -8,6 +8,7 @@ import { SliceReader } from '../checkpoint/slices.js'
 import { loadTokenizer, type Tokenizer } from '../data/index.js'
 import { createModel, type LanguageModel } from '../nn/models/index.js'
 import type { Parameter } from '../nn/parameter.js'
+import { runOp } from '../tensor/tensor.js'
 
 export interface LoadedModel extends FoundCheckpoint {
   model: LanguageModel
@@ -36,7 +37,10 @@ export async function loadModel(path: string): Promise<LoadedModel> {
 }
 
 async function fillParameter(parameter: Parameter, reader: SliceReader): Promise<void> {
-  const flat = parameter.tensor.view([parameter.count])
-  await reader.fill(flat, 0, parameter, 'weight')
-  flat.dispose()
+  const { count, tensor } = parameter
+  await reader.read(parameter, 'weight', 0, count, (at, values) => {
+    const view = tensor.view([values.count], at)
+    runOp('cast', [view], [values])
+    view.dispose()
+  })
 }
