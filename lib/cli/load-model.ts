@@ -6,12 +6,13 @@ import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
 import { openCheckpoint, resolveCheckpoint } from '../checkpoint/folder.js'
-import { SliceReader, writeValues } from '../checkpoint/load.js'
 import { PretrainedWeights } from '../checkpoint/pretrained.js'
+import { SliceReader } from '../checkpoint/slices.js'
 import { parseConfigText } from '../config/index.js'
 import { loadTokenizer, type Tokenizer } from '../data/index.js'
 import { createModel, type LanguageModel } from '../nn/models/index.js'
 import type { Parameter } from '../nn/parameter.js'
+import { runOp } from '../tensor/tensor.js'
 
 export interface LoadedModel {
   model: LanguageModel
@@ -66,7 +67,10 @@ async function fromCheckpoint(path: string): Promise<LoadedModel> {
 }
 
 async function fillParameter(parameter: Parameter, reader: SliceReader): Promise<void> {
-  const flat = parameter.tensor.view([parameter.count])
-  writeValues(flat, 0, await reader.read(parameter, 'weight'))
-  flat.dispose()
+  const { count, tensor } = parameter
+  await reader.read(parameter, 'weight', 0, count, (at, values) => {
+    const view = tensor.view([values.count], at)
+    runOp('cast', [view], [values])
+    view.dispose()
+  })
 }

@@ -3,7 +3,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
-import { outputOf, resolveCheckpoint } from '../checkpoint/folder.js'
+import { outputOf } from '../checkpoint/folder.js'
 import { loadPretrained } from '../checkpoint/pretrained.js'
 import type { Config } from '../config/index.js'
 import {
@@ -16,7 +16,7 @@ import {
   type Tokenizer,
   ValidationSampler,
 } from '../data/index.js'
-import type { StepResult } from '../engine/base.js'
+import type { SaveOptions, StepResult } from '../engine/base.js'
 import type { Engine } from '../engine/engine.js'
 import { makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
@@ -63,11 +63,15 @@ export async function trainRank(world: World, options: TrainOptions): Promise<Ou
   try {
     return await loop(run)
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
-    await run.observer.close()
-    run.metrics?.close()
-    run.data.close()
-    await run.engine.close()
+    try {
+      await run.observer.close()
+      run.metrics?.close()
+      run.data.close()
+      await run.engine.close()
+    } finally {
+      // not before: a save may still be under way
+      process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    }
   }
 }
 
@@ -163,7 +167,7 @@ async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
   const found =
     options.resume === 'auto'
       ? await engine.resume(options.output, damaged)
-      : (await engine.loadCheckpoint(await resolveCheckpoint(options.resume))).path
+      : (await engine.loadCheckpoint(options.resume)).path
   progress.say(
     found
       ? `resumed at step ${engine.globalSteps} from ${found}`
@@ -195,7 +199,8 @@ async function loop(run: Run): Promise<Outcome> {
     }
     if (await anyStop(run)) break
   }
-  if (saved !== engine.globalSteps || engine.globalSteps === 0) await save(run)
+  if (saved !== engine.globalSteps || engine.globalSteps === 0) await save(run, { async: false })
+  await engine.finishSaving()
   const path = join(options.output, 'checkpoints')
   if (run.stop.wanted) return 'interrupted'
   progress.chart()
@@ -229,9 +234,10 @@ function report(run: Run, result: StepResult, seconds: number, tokens: number): 
   run.progress.row({ step: result.step, loss: result.loss, tokensPerSecond, seconds, bytes: result.memoryPeak.total })
 }
 
-async function save(run: Run): Promise<void> {
+async function save(run: Run, more: SaveOptions = {}): Promise<void> {
   const { engine, options } = run
   await engine.saveCheckpoint(options.output, {
+    ...more,
     retain: options.config.train.keep_checkpoints,
     model: options.config.model.config as Record<string, unknown>,
     tokenizer: options.config.data.tokenizer,

@@ -40,7 +40,6 @@ export const notYet: readonly NotYet[] = [
   say('prescale_gradients', (c) => c.prescale_gradients, inF32),
   say('gradient_predivide_factor', (c) => c.gradient_predivide_factor !== 1, inF32),
   say('zero_optimization.allgather_bucket_size', (c) => c.zero_optimization.allgather_bucket_size !== 5e8, units),
-  say('checkpoint.async_save', (c) => c.checkpoint.async_save, 'training waits for the save'),
   say('jsonl_monitor.enabled', (c) => c.jsonl_monitor.enabled, metrics),
   say('dump_state', (c) => c.dump_state, metrics),
 ]

@@ -119,6 +119,8 @@ export function makeEngine<Args extends Tensor[]>(
   const parts: EngineParts = {
     zero,
     mesh,
+    meeting: world.meeting,
+    asyncSave: config.checkpoint.async_save,
     ...(config.fp16.enabled && { scaler: new LossScaler(config.fp16) }),
     stage,
     seed: config.train.seed,
