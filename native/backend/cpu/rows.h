@@ -1,5 +1,5 @@
 // Vectorised primitives, one table per width: rows of f32 for softmax, attention and the classifier; activations;
-// random numbers.
+// norms; random numbers; the optimizer.
 #pragma once
 #include <cstdint>
 
@@ -13,6 +13,41 @@ struct Activations {
   void (*swiglu_slope)(void *dgate, void *dup, const void *dy, const void *gate, const void *up, int64_t n);
 };
 
+// Rows of `cols`; weight and bias in f32. mean: nullptr for rms. See native/ops/norm.h.
+struct NormForward {
+  void *y, *sum;
+  float *mean, *rstd;
+  const void *x, *residual;  // residual: nullptr, or added to x first
+  const float *weight, *bias;
+  int64_t cols;
+  float eps;
+};
+struct NormBackward {
+  void *dx;
+  const void *dy, *x, *dresidual;
+  const float *mean, *rstd, *weight;
+  int64_t cols;
+};
+struct NormKernels {
+  // Rows begin to end; scratch: cols floats, backward 2 cols. Adds to dweight and dbias, which may be absent.
+  void (*forward)(const NormForward &f, int64_t begin, int64_t end, float *scratch);
+  void (*backward)(const NormBackward &f, int64_t begin, int64_t end, float *dweight, float *dbias, float *scratch);
+};
+
+// g = grad * scale (+ l2 * p); m += rate1 (g - m); v = beta2 v + rate2 g^2;
+// p = p * keep - step * m / (sqrt(v) * root2 + eps); zero: grad = 0.
+struct AdamwStep {
+  float scale, l2, rate1, beta2, rate2, keep, step, root2, eps;
+  bool zero;
+};
+// By dtype of the gradients. See native/ops/optimizer.h.
+struct OptimizerKernels {
+  // By dtype of `out`, which may be absent.
+  void (*adamw[3])(float *p, float *m, float *v, void *grad, void *out, int64_t n, const AdamwStep &step);
+  uint32_t (*absmax)(const void *x, int64_t n);
+  void (*squares)(const void *x, int64_t n, double scale, int64_t *high, int64_t *low);
+};
+
 struct RowKernels {
   float (*maximum)(const float *x, int64_t n);  // -infinity where n is 0; NaNs are skipped
   // x = e^(scale * x - shift); returns the sum. A NaN goes into the sum.
@@ -21,7 +56,10 @@ struct RowKernels {
   // y = numbers first to first + n - 1 of (seed, site): see native/ops/random.h. The same bits at every width.
   void (*uniform)(float *y, int64_t n, uint64_t seed, uint64_t site, uint64_t first);
   void (*normal)(float *y, int64_t n, uint64_t seed, uint64_t site, uint64_t first);
-  Activations activations[3];  // by dtype: f32, bf16, f16
+  // By dtype: f32, bf16, f16.
+  Activations activations[3];
+  NormKernels norms[3];
+  OptimizerKernels optimizer[3];
 };
 
 extern const RowKernels rows_portable, rows_avx2, rows_avx512;
