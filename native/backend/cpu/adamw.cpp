@@ -1,6 +1,7 @@
 // adamw: one pass over flat buffers, elementwise, so that any cut gives the same bits.
 #include <cmath>
 
+#include "../../core/clones.h"
 #include "../../ops/optimizer.h"
 #include "floats.h"
 
@@ -8,7 +9,7 @@ namespace zs::cpu {
 namespace {
 struct Hyper { float lr, beta1, beta2, eps, decay, bias1, root2, scale; bool decoupled, zero; };
 
-template <class G> __attribute__((target_clones("avx512f", "avx2", "default")))
+template <class G> ZS_CLONES
 void update(float *__restrict p, float *__restrict m, float *__restrict v, G *__restrict grad, int64_t n, const Hyper h) {
   const float keep = h.decoupled ? 1 - h.lr * h.decay : 1, l2 = h.decoupled ? 0 : h.decay, step = h.lr / h.bias1;
   for (int64_t i = 0; i < n; i++) {
