@@ -35,6 +35,7 @@ export interface EngineParts {
   onClose?: () => Promise<void>
 }
 
+/** What a step that updated the model resolves with. */
 export interface StepResult {
   step: number
   /** Mean over the global batch. */
@@ -49,6 +50,7 @@ export interface StepResult {
   memoryPeak: MemoryByCategory
 }
 
+/** What goes into a checkpoint beside the parameters, and how many checkpoints stay. */
 export interface SaveOptions {
   client?: Record<string, unknown>
   model?: Record<string, unknown>
@@ -57,6 +59,7 @@ export interface SaveOptions {
   retain?: number
 }
 
+/** A model in training: forward, backward, step, checkpoints. Owns the parameters until close(). */
 export class Engine<Args extends Tensor[] = Tensor[]> {
   /** Steps since the very first, skipped ones included. */
   globalSteps = 0

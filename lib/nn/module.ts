@@ -6,6 +6,7 @@ import { tidy, unscoped } from '../tensor/scope.js'
 import { type DType, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { Parameter } from './parameter.js'
 
+/** What models and layers are: a tree of modules with parameters as its leaves. Its call is a scope of memory. */
 export abstract class Module {
   training = true
   /** Path in the model; the root's is empty. Set by `nameTree`. */

@@ -5,15 +5,20 @@ import { ZeroshardError } from '../binding/errors.js'
 import { randomFill, siteOf } from '../ops/random.js'
 import { countOf, runOp, type Shape, type Tensor } from '../tensor/tensor.js'
 
+/** How a parameter begins. */
 export type Init =
   | { kind: 'normal'; mean?: number; std: number }
   | { kind: 'uniform'; low: number; high: number }
   | { kind: 'constant'; value: number }
 
+/** Normal with mean 0. */
 export const normal = (std: number): Init => ({ kind: 'normal', std })
+/** Uniform in [-bound, bound). */
 export const uniform = (bound: number): Init => ({ kind: 'uniform', low: -bound, high: bound })
+/** Every element the same. */
 export const constant = (value: number): Init => ({ kind: 'constant', value })
 
+/** A declaration: name, shape, initial values. The engine gives it its memory. */
 export class Parameter {
   /** Path in the model, set by `Module.namedParameters`; also its Hugging Face name in our models. */
   name = ''

@@ -37,6 +37,7 @@ export function meanSquaredError(x: Tensor, y: Tensor): Tensor {
   })
 }
 
+/** Options of the cross entropies. */
 export interface ClassifierOptions {
   /** Targets with this value don't count; default -100. */
   ignoreIndex?: number

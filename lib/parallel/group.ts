@@ -8,6 +8,7 @@ import { COMMUNICATION, runOp, type Tensor } from '../tensor/tensor.js'
 
 type Kind = (typeof collectiveKinds)[number]
 
+/** Ranks that communicate. Every member makes the same calls in the same order; they are queued, not awaited. */
 export class ProcessGroup {
   readonly size: number
 

@@ -14,6 +14,11 @@ using zs::ProcessGroup;
 
 constexpr int kDtypes[] = {ZS_F32, ZS_BF16, ZS_F16, ZS_I64, ZS_I32, ZS_U8};
 constexpr double kTimeout = 60;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
 
 uint64_t mixed(uint64_t a, uint64_t b = 0, uint64_t c = 0) {
   uint64_t x = a * 0x9e3779b97f4a7c15 + b * 0xbf58476d1ce4e5b9 + c * 0x94d049bb133111eb + 1;
@@ -189,14 +194,14 @@ void check_call(ProcessGroup &group, int id, const std::vector<int> &ranks, int 
   CollectiveCall call{plan.kind, id, output, input, plan.count, plan.dtype, plan.root, 0, plan.average};
   if (in_place && input == output && plan.id % 2) call.input = nullptr;
   group.run(call);
-  if (memcmp(output, wanted.data(), wanted.size()) != 0) {
+  if (!wanted.empty() && memcmp(output, wanted.data(), wanted.size()) != 0) {
     fprintf(stderr, "call %llu: kind %d, dtype %d, count %lld, place %d, rank %d of %lld%s\n",
             static_cast<unsigned long long>(plan.id), static_cast<int>(plan.kind), plan.dtype,
             static_cast<long long>(plan.count), static_cast<int>(place), rank, static_cast<long long>(size),
             plan.average ? ", averaged" : "");
     exit(1);
   }
-  if (!in_place) CHECK(memcmp(input, given.data(), given.size()) == 0);
+  if (!in_place && !given.empty()) CHECK(memcmp(input, given.data(), given.size()) == 0);
 }
 
 bool sums(Collective kind) { return kind == Collective::all_reduce || kind == Collective::reduce_scatter; }
@@ -231,6 +236,13 @@ void every_collective_gives_the_oracle_bits(int num_ranks) {
   });
 }
 
+// Several threads use the arena again and again, in an order that a peer saw to. TSan cannot see that: it gets none.
+#ifdef __SANITIZE_THREAD__
+constexpr Place kPlaces[] = {Place::staged, Place::in_place_staged};
+#else
+constexpr Place kPlaces[] = {Place::staged, Place::in_place_staged, Place::arena, Place::in_place_arena};
+#endif
+
 // Calls drawn at random, the same for all members; where a rank has its buffers is its own affair.
 void random_calls(ProcessGroup &group, int id, const std::vector<int> &ranks, int rank, uint64_t seed, int num_calls) {
   for (int i = 0; i < num_calls; i++) {
@@ -241,7 +253,7 @@ void random_calls(ProcessGroup &group, int id, const std::vector<int> &ranks, in
     plan.count = static_cast<int64_t>(mixed(bits, 1) % static_cast<uint64_t>(limits[bits / 30 % 4]));
     plan.root = static_cast<int>(mixed(bits, 2) % ranks.size());
     plan.average = sums(plan.kind) && plan.dtype < ZS_I32 && bits / 120 % 2;
-    check_call(group, id, ranks, rank, plan, static_cast<Place>(own % 4));
+    check_call(group, id, ranks, rank, plan, kPlaces[own % std::size(kPlaces)]);
   }
 }
 
@@ -330,7 +342,7 @@ void barriers_separate(int num_ranks) {
 
 int main() {
   for (int num_ranks : {2, 3, 4}) {
-    every_collective_gives_the_oracle_bits(num_ranks);
+    if (num_ranks < 4 || !kSanitized) every_collective_gives_the_oracle_bits(num_ranks);
     messages_go_round_a_ring(num_ranks);
     barriers_separate(num_ranks);
     run_ranks(num_ranks, [](Rank &self) {

@@ -8,12 +8,14 @@ export interface LayerCache {
   k: Tensor
   v: Tensor
 }
+/** Keys and values of the tokens so far, for all layers; the caller disposes it. */
 export interface KeyValueCache {
   layers: LayerCache[]
   length: number
   capacity: number
 }
 
+/** A causal language model. */
 export abstract class LanguageModel extends Module {
   /** Hugging Face's config.json of this model. */
   abstract readonly config: Record<string, unknown>

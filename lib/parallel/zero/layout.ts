@@ -14,6 +14,7 @@ export interface Slot {
   count: number
 }
 
+/** The flat buffer of a unit: where each parameter lies, and how large a shard is. */
 export interface UnitLayout {
   name: string
   slots: Slot[]
