@@ -11,6 +11,35 @@ export interface BackwardContext {
   needs(index: number): boolean
   /** The f32 gradient buffer of input `index` where that is a leaf: a rule may add to it directly and return undefined. */
   sink(index: number): Tensor | undefined
+  /**
+   * In a backward whose weight gradients come later: keeps `work`, which adds to the sink of `index`, and the tensors
+   * that it uses. False in a whole backward: do it now.
+   */
+  postpone(index: number, uses: readonly Tensor[], work: () => void): boolean
+}
+
+/** What a backward left for later: the gradients of leaves that only their sinks wait for. */
+export class PostponedWork {
+  readonly #entries: { uses: readonly Tensor[]; work: () => void; done: () => void }[] = []
+
+  add(uses: readonly Tensor[], work: () => void, done: () => void): void {
+    for (const tensor of uses) tensor.hold()
+    this.#entries.push({ uses, work, done })
+  }
+
+  /** Does it, in the order in which it was left. */
+  run(): void {
+    for (const { uses, work, done } of this.#entries.splice(0)) {
+      tidy(() => noGrad(work))
+      for (const tensor of uses) tensor.unhold()
+      done()
+    }
+  }
+
+  /** Frees what it holds, undone. */
+  drop(): void {
+    for (const { uses } of this.#entries.splice(0)) for (const tensor of uses) tensor.unhold()
+  }
 }
 
 /** Gradients of the inputs, given those of the outputs (undefined: not used). Returned tensors belong to the tape. */
@@ -83,6 +112,9 @@ export function withGrad<T>(fn: () => T): T {
 
 export const isRecording = (): boolean => enabled
 
+/** True inside backward, where a part that is recomputed runs forward once more. */
+export const inBackward = (): boolean => outerPass !== undefined
+
 /** True where an operation on these inputs will be recorded: it should save what its backward needs. */
 export function willRecord(inputs: readonly (Tensor | undefined)[]): boolean {
   return enabled && inputs.some((input) => input?.requiresGrad)
@@ -140,11 +172,15 @@ class BackwardPass {
   readonly gradients = new Map<TapeNode, (Tensor | undefined)[]>()
   readonly uses: Map<Tensor, number>
 
+  readonly postponed: PostponedWork | undefined
+
   constructor(
     outer: BackwardPass | undefined,
     readonly nodes: readonly TapeNode[],
+    postponed: PostponedWork | undefined,
   ) {
     this.uses = outer?.uses ?? new Map()
+    this.postponed = outer ? outer.postponed : postponed
     if (outer) return
     for (const node of nodes) {
       for (const edge of node.edges) if (edge && !('node' in edge)) this.#use(edge, 1)
@@ -198,11 +234,14 @@ function addToLeaf(leaf: Tensor, gradient: Tensor): void {
   wide.dispose()
 }
 
-/** Gradients of all leaves that `roots` depend on, added to their `grad`. Frees the graph. */
-export function backward(roots: readonly Tensor[], rootGradients: readonly Tensor[]): void {
+/**
+ * Gradients of all leaves that `roots` depend on, added to their `grad`. Frees the graph. With `postponed`, weight
+ * gradients that nothing else waits for are left there.
+ */
+export function backward(roots: readonly Tensor[], rootGradients: readonly Tensor[], postponed?: PostponedWork): void {
   const nodes = collect(roots)
   const outer = outerPass
-  const pass = new BackwardPass(outer, nodes)
+  const pass = new BackwardPass(outer, nodes, postponed)
   outerPass = pass
   try {
     tidy(() =>
@@ -240,11 +279,19 @@ function collect(roots: readonly Tensor[]): TapeNode[] {
 
 function step(node: TapeNode, pass: BackwardPass): void {
   const incoming = pass.gradients.get(node) ?? []
+  const later = new Set<number>()
   const context: BackwardContext = {
     needs: (index) => node.edges[index] !== undefined,
     sink: (index) => {
       const edge = node.edges[index]
       return edge && !('node' in edge) ? gradientOf(edge) : undefined
+    },
+    postpone: (index, uses, work) => {
+      const edge = node.edges[index]
+      if (!pass.postponed || !edge || 'node' in edge) return false
+      pass.postponed.add(uses, work, () => pass.leafDone(edge))
+      later.add(index)
+      return true
     },
   }
   const results = incoming.some(Boolean) || node.leafUses ? tidy(() => node.rule(incoming, context)) : []
@@ -257,7 +304,7 @@ function step(node: TapeNode, pass: BackwardPass): void {
     }
     if (edge && gradient) addToLeaf(edge, gradient)
     gradient?.drop()
-    if (edge) pass.leafDone(edge)
+    if (edge && !later.has(index)) pass.leafDone(edge)
   })
   for (const gradient of incoming) gradient?.drop()
   node.release()

@@ -39,6 +39,25 @@ export interface NativeOp {
   scalars: number
 }
 
+/** What streams did since the last take, oldest first, one column a field; times in ns of CLOCK_MONOTONIC. */
+export interface NativeTrace {
+  names: string[] // of operations; `name` holds indices into it
+  name: Int32Array
+  stream: Int32Array
+  queued: Float64Array
+  start: Float64Array // after the waits for other streams
+  end: Float64Array
+  flops: Float64Array // of matrix products, 2 a multiply-add
+  kind: Int32Array // index into collectiveKinds; -1: none. The rest is about collectives
+  group: Int32Array
+  groupSize: Int32Array
+  dtype: Int32Array // -1: none
+  count: Float64Array // elements: of the whole array, or per rank where the kind is called so
+  bytes: Float64Array // of the whole array
+  dropped: number // records that had no room
+  wallOffset: number // microseconds from CLOCK_MONOTONIC to the wall clock
+}
+
 export interface CommOptions {
   rank: number
   worldSize: number
@@ -76,9 +95,14 @@ export interface Native {
   synchronize(stream: number): Promise<void>
   synchronizeSync(stream: number): void
   memoryStats(): NativeMemory
+  /** Counts a tensor's storage in another category, the views of it too. */
+  recategorize(handle: number, category: number): void
   resetPeak(): void
   /** Seconds that streams were busy since the start, and number of ops, by stream. */
   streamStats(): { busySeconds: number[]; ops: number[] }
+  /** Records every task of the streams from now on, the newest `capacity`; 0: no more, and what is left is forgotten. */
+  traceStart(capacity: number): void
+  traceTake(): NativeTrace
 
   /** Creates this rank's arena and control block; → facts that peers need (exchanged by the rendezvous). */
   commCreate(options: CommOptions): string

@@ -9,7 +9,7 @@ import type { Zero } from '../parallel/zero/zero.js'
 import { unscoped } from '../tensor/scope.js'
 import { bytesPerElement, COMMUNICATION, type Tensor } from '../tensor/tensor.js'
 import { beginSave, commitSave } from './folder.js'
-import type { FileEntry, Kind, Manifest, SliceEntry } from './manifest.js'
+import { type FileEntry, type Kind, type Manifest, manifestText, type SliceEntry } from './manifest.js'
 import { type TensorPlan, writeSafetensors } from './safetensors.js'
 
 export interface SaveRequest {
@@ -29,31 +29,27 @@ interface PlannedSlice extends TensorPlan {
   slice: Omit<SliceEntry, 'file'>
 }
 
-/** This rank's slices: its shard of every unit, at every stage. */
-function planSlices(zero: Zero, rank: number): PlannedSlice[] {
+/** This rank's slices: its shard of every unit, at every stage; what model-parallel ranks share, one of them has. */
+function planSlices(zero: Zero): PlannedSlice[] {
+  const { rank } = zero.options.group
   return zero.units.flatMap((unit) => {
-    const { shardSize } = unit.layout
+    const { shardSize, replicas } = unit.layout
+    if (replicas && replicas.rank > 0) return []
     return piecesIn(unit.layout, rank * shardSize, (rank + 1) * shardSize).flatMap(({ slot, start, count, offset }) => {
-      const states: [Kind, Tensor | undefined][] = [
-        ['weight', unit.master],
-        ['exp_avg', unit.m],
-        ['exp_avg_sq', unit.v],
-      ]
-      return states.flatMap(([kind, source]) => {
-        if (!source) return []
-        const { name, shape } = slot.parameter
+      const sources: [Kind, Tensor][] = [['weight', unit.master], ...Object.entries(unit.states)]
+      return sources.map(([kind, source]) => {
+        const { name, shape, slice: part } = slot.parameter
         const key = kind === 'weight' ? name : `${name}.${kind}`
-        return [
-          {
-            key,
-            dtype: source.dtype,
-            shape: count === slot.count ? shape : [count],
-            source,
-            offset: offset - unit.start,
-            count,
-            slice: { parameter: name, kind, key, start, count },
-          },
-        ]
+        const cut = part && { dim: part.dim, ranges: part.ranges.map(([from, to]): [number, number] => [from, to]) }
+        return {
+          key,
+          dtype: source.dtype,
+          shape: count === slot.count ? shape : [count],
+          source,
+          offset: offset - unit.start,
+          count,
+          slice: { parameter: name, kind, key, start, count, ...(cut && { cut }) },
+        }
       })
     })
   })
@@ -66,17 +62,21 @@ export async function saveCheckpoint(request: SaveRequest): Promise<string> {
   const temporary = join(folder, `tmp-step-${String(step).padStart(8, '0')}`)
   if (group.rank === 0) await beginSave(folder, step)
   await group.barrier()
-  const plans = planSlices(zero, group.rank)
+  const plans = planSlices(zero)
   const name = `rank-${String(group.rank).padStart(5, '0')}-of-${String(group.size).padStart(5, '0')}.safetensors`
   const written = await writeSafetensors(join(temporary, name), plans, (_, index) =>
     bytesOf(plans[index] as PlannedSlice),
   )
-  const part = { file: { name, ...written }, slices: plans.map(({ slice }) => ({ ...slice, file: name })) }
+  const part: Part = {
+    file: { name, ...written },
+    slices: plans.map(({ slice }) => ({ ...slice, file: name })),
+    parameters: parametersOf(zero),
+  }
   await writeFile(join(temporary, `part-${group.rank}.json`), JSON.stringify(part))
   await group.barrier()
   if (group.rank === 0) {
     const manifest = await assemble(temporary, request)
-    await writeFile(join(temporary, 'manifest.json'), JSON.stringify(manifest), { flush: true } as object)
+    await writeFile(join(temporary, 'manifest.json'), manifestText(manifest), { flush: true } as object)
     await commitSave(folder, temporary, step, request.retain)
   }
   await group.barrier()
@@ -93,23 +93,34 @@ async function bytesOf({ source, offset, count }: PlannedSlice): Promise<Uint8Ar
   }
 }
 
-async function assemble(temporary: string, { zero, group, head }: SaveRequest): Promise<Manifest> {
-  const files: FileEntry[] = []
-  const slices: SliceEntry[] = []
-  for (let rank = 0; rank < group.size; rank++) {
-    const path = join(temporary, `part-${rank}.json`)
-    const part = JSON.parse(await readFile(path, 'utf8')) as { file: FileEntry; slices: SliceEntry[] }
-    files.push(part.file)
-    slices.push(...part.slices)
-    await rm(path)
-  }
-  const parameters = Object.fromEntries(
+/** What each rank tells of its part. */
+interface Part {
+  file: FileEntry
+  slices: SliceEntry[]
+  parameters: Manifest['parameters']
+}
+
+const parametersOf = (zero: Zero): Manifest['parameters'] =>
+  Object.fromEntries(
     zero.units.flatMap((unit) =>
       unit.layout.slots.map(({ parameter }) => [
         parameter.name,
-        { shape: [...parameter.shape], dtype: unit.options.dtype },
+        { shape: [...parameter.wholeShape], dtype: unit.options.dtype },
       ]),
     ),
   )
+
+async function assemble(temporary: string, { group, head }: SaveRequest): Promise<Manifest> {
+  const files: FileEntry[] = []
+  const slices: SliceEntry[] = []
+  const parameters: Manifest['parameters'] = {}
+  for (let rank = 0; rank < group.size; rank++) {
+    const path = join(temporary, `part-${rank}.json`)
+    const part = JSON.parse(await readFile(path, 'utf8')) as Part
+    files.push(part.file)
+    for (const slice of part.slices) slices.push(slice)
+    Object.assign(parameters, part.parameters)
+    await rm(path)
+  }
   return { format: 'zeroshard-checkpoint', version: 1, ...head, parameters, files, slices }
 }

@@ -18,6 +18,7 @@ export interface TrainFlags {
   output?: string
   resume?: string | true
   metrics?: string
+  trace?: string
   quiet?: boolean
   serial?: boolean
 }
@@ -40,6 +41,7 @@ export async function train(path: string, flags: TrainFlags, version: string): P
       version,
       quiet: flags.quiet ?? false,
       ...(flags.metrics ? { metrics: resolve(flags.metrics) } : {}),
+      ...(flags.trace ? { trace: resolve(flags.trace) } : {}),
       ...(flags.resume ? { resume: flags.resume === true ? 'auto' : flags.resume } : {}),
     })
     return outcome === 'interrupted' ? 130 : 0

@@ -15,10 +15,13 @@ import {
   type Tokenizer,
   ValidationSampler,
 } from '../data/index.js'
-import type { Engine, StepResult } from '../engine/engine.js'
+import type { StepResult } from '../engine/base.js'
+import type { Engine } from '../engine/engine.js'
 import { makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
+import { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
+import { meshWords } from '../parallel/mesh.js'
 import { type Tensor, tensor } from '../tensor/tensor.js'
 import { Progress } from './progress.js'
 import { printSample } from './sample.js'
@@ -27,6 +30,7 @@ export interface TrainOptions {
   config: Config
   output: string
   metrics?: string
+  trace?: string
   resume?: string
   quiet: boolean
   version: string
@@ -41,6 +45,7 @@ interface Run {
   options: TrainOptions
   progress: Progress
   metrics: MetricsFile | undefined
+  observer: Observer
   /** Set by the first SIGINT or SIGTERM. */
   stop: { wanted: boolean }
 }
@@ -58,6 +63,7 @@ export async function trainRank(world: World, options: TrainOptions): Promise<Ou
     return await loop(run)
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    await run.observer.close()
     run.metrics?.close()
     run.data.close()
     await run.engine.close()
@@ -89,18 +95,14 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
   const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
   for (const hint of config.hints) progress.say(`note: ${hint}`)
   await resume(engine, options, progress)
-  const metricsPath = options.metrics?.includes('{rank}')
-    ? options.metrics.replaceAll('{rank}', String(rank))
-    : rank === 0
-      ? options.metrics
-      : undefined
+  const metricsPath = pathOfRank(options.metrics, rank)
   const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
   const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
   metrics?.write({
     run: {
       version: options.version,
       world: world.group.size,
-      mesh: { data: world.group.size },
+      mesh: meshWords(engine.parts.mesh.sizes),
       device: 'cpu',
       parameters,
       config,
@@ -110,7 +112,40 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
     `${parameters.toLocaleString('en')} parameters, ${world.group.size} rank${world.group.size > 1 ? 's' : ''}, ` +
       `ZeRO stage ${config.zero_optimization.stage}, ${data.train.numTokens.toLocaleString('en')} training tokens`,
   )
-  return { engine, data, tokenizer, options, progress, metrics, stop: { wanted: false } }
+  const observer = makeObserver(engine, options, progress)
+  return { engine, data, tokenizer, options, progress, metrics, observer, stop: { wanted: false } }
+}
+
+/** `{rank}` in a name: one file per rank; else rank 0's alone. */
+function pathOfRank(path: string | undefined, rank: number): string | undefined {
+  return path?.includes('{rank}') ? path.replaceAll('{rank}', String(rank)) : rank === 0 ? path : undefined
+}
+
+function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Observer {
+  const { group, parts } = engine
+  const { config } = options
+  const tracePath = pathOfRank(options.trace, group.rank)
+  const observer = new Observer(config, {
+    rank: group.rank,
+    worldSize: group.size,
+    model: engine.model,
+    sequenceLength: config.data.sequence_length,
+    microBatchSize: parts.microBatchSize,
+    accumulationSteps: parts.accumulationSteps,
+    dataParallelSize: parts.mesh.sizes.dp,
+    dtype: parts.zero.options.dtype as 'f32' | 'bf16' | 'f16',
+    step: engine.globalSteps,
+    samples: engine.samples,
+    ...(tracePath && { tracePath }),
+    print: (text) => progress.say(text),
+    warn: (text) => process.stderr.write(`${text}\n`),
+  })
+  engine.observe = observer.wrap
+  parts.onNotFinite = (step, modules) => {
+    const where = `${modules.slice(0, 3).join(', ')}${modules.length > 3 ? ` and ${modules.length - 3} more` : ''}`
+    progress.say(`step ${step}: gradients of ${where} are not finite; the update is left out`)
+  }
+  return observer
 }
 
 async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<void> {
@@ -156,17 +191,27 @@ async function loop(run: Run): Promise<Outcome> {
   const path = join(options.output, 'checkpoints')
   if (run.stop.wanted) return 'interrupted'
   progress.chart()
-  if (engine.group.rank === 0 && !options.quiet) await printSample(run.engine.model, run.tokenizer, process.stdout)
+  if (!options.quiet) await sample(run)
   progress.say(`checkpoint: ${path} (step ${engine.globalSteps})`)
   metrics?.write({ done: true, step: engine.globalSteps })
   return 'done'
+}
+
+/** Rank 0 prints; where it has only a part of the parameters all ranks take part. */
+async function sample({ engine, tokenizer }: Run): Promise<void> {
+  const { fetcher } = engine.parts.zero
+  const prints = engine.group.rank === 0
+  if (prints || fetcher) await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
+  fetcher?.end()
 }
 
 const due = (step: number, interval: number): boolean => interval > 0 && step % interval === 0
 
 function report(run: Run, result: StepResult, seconds: number, tokens: number): void {
   const tokensPerSecond = tokens / seconds
-  run.metrics?.write({ ...result, tokens, seconds, tokensPerSecond })
+  const { samples, batchSize: stepSamples } = run.engine
+  const observed = run.observer.onStep(result, { samples, stepSamples, tokens, seconds })
+  run.metrics?.write({ ...result, tokens, seconds, tokensPerSecond, ...observed })
   run.progress.row({ step: result.step, loss: result.loss, tokensPerSecond, seconds, bytes: result.memoryPeak.total })
 }
 
@@ -184,7 +229,8 @@ async function evaluate(run: Run, step: number): Promise<void> {
   if (!data.validation) return
   const started = performance.now()
   const t = options.config.data.sequence_length
-  const [size, ranks, rank] = [engine.parts.microBatchSize, engine.group.size, engine.group.rank]
+  const { mesh, microBatchSize: size } = engine.parts
+  const [ranks, rank] = [mesh.sizes.dp, mesh.place.dp]
   const count = options.config.train.eval_batches
   const sampler = new ValidationSampler(data.validation, { sequenceLength: t, numSamples: count * size * ranks })
   function* batches(): Generator<[Tensor, Tensor]> {
@@ -194,6 +240,7 @@ async function evaluate(run: Run, step: number): Promise<void> {
     }
   }
   const validationLoss = await engine.evalBatch(batches())
+  run.observer.onEvaluation(validationLoss, engine.samples)
   run.metrics?.write({ step, validationLoss, seconds: (performance.now() - started) / 1000 })
   run.progress.say(`step ${step}: validation loss ${validationLoss.toFixed(4)}`)
 }

@@ -6,16 +6,31 @@ import { tidy, unscoped } from '../tensor/scope.js'
 import { type DType, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { Parameter } from './parameter.js'
 
-/** What models and layers are: a tree of modules with parameters as its leaves. Its call is a scope of memory. */
+/** Called around a module's forward; ZeRO fetches and releases a block's parameters here. */
+export interface ForwardHooks {
+  before(): void
+  after(): void
+}
+
 export abstract class Module {
   training = true
+  hooks: ForwardHooks | undefined
   /** Path in the model; the root's is empty. Set by `nameTree`. */
   path = ''
 
   constructor() {
     const { forward } = this
     Object.defineProperty(this, 'forward', {
-      value: (...args: never[]) => tidy(() => forward.apply(this, args)),
+      value: (...args: never[]) => {
+        const { hooks } = this
+        if (!hooks) return tidy(() => forward.apply(this, args))
+        hooks.before()
+        try {
+          return tidy(() => forward.apply(this, args))
+        } finally {
+          hooks.after()
+        }
+      },
       enumerable: false,
       writable: true,
     })
@@ -26,6 +41,11 @@ export abstract class Module {
   /** Direct submodules by field name; arrays give name.0, name.1, … */
   children(): [string, Module][] {
     return fieldsOf(this, (value): value is Module => value instanceof Module)
+  }
+
+  /** Parameters that are fields of this very module. */
+  ownParameters(): Parameter[] {
+    return fieldsOf(this, (value): value is Parameter => value instanceof Parameter).map(([, parameter]) => parameter)
   }
 
   /** All parameters by path, each once: a shared one has the name of its first place. */

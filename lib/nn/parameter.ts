@@ -4,34 +4,72 @@
 import { ZeroshardError } from '../binding/errors.js'
 import { randomFill, siteOf } from '../ops/random.js'
 import { countOf, runOp, type Shape, type Tensor } from '../tensor/tensor.js'
+import { runsOf, type Slice, sliceShape } from './slice.js'
 
-/** How a parameter begins. */
 export type Init =
   | { kind: 'normal'; mean?: number; std: number }
   | { kind: 'uniform'; low: number; high: number }
   | { kind: 'constant'; value: number }
 
-/** Normal with mean 0. */
 export const normal = (std: number): Init => ({ kind: 'normal', std })
-/** Uniform in [-bound, bound). */
 export const uniform = (bound: number): Init => ({ kind: 'uniform', low: -bound, high: bound })
-/** Every element the same. */
 export const constant = (value: number): Init => ({ kind: 'constant', value })
 
-/** A declaration: name, shape, initial values. The engine gives it its memory. */
+/** What a parameter knows of the ranks that hold the same elements of it; a process group is one. */
+export interface Replicas {
+  readonly rank: number
+  readonly size: number
+  allReduce(tensor: Tensor): Tensor
+}
+
 export class Parameter {
   /** Path in the model, set by `Module.namedParameters`; also its Hugging Face name in our models. */
   name = ''
   /** False: frozen; it gets no gradient and no optimizer state. */
   trainable = true
-  readonly count: number
+  /** Model-parallel ranks (not data-parallel ones) with the same elements, this one among them. Undefined: none. */
+  replicas: Replicas | undefined
+  /** True where each of the replicas has only a part of the gradient's sum. */
+  partialGradient = false
+  /** Over which those parts are summed, where it is not over all replicas. */
+  partialOver: Replicas | undefined
+  #slice: Slice | undefined
+  #shape: Shape
   #tensor: Tensor | undefined
 
   constructor(
-    readonly shape: Shape,
+    shape: Shape,
     readonly init: Init,
   ) {
-    this.count = countOf(shape)
+    this.#shape = shape
+  }
+
+  /** Of the part that this process holds. */
+  get shape(): Shape {
+    return this.#shape
+  }
+  /** Of the whole, as checkpoints and initial values see it. */
+  get wholeShape(): Shape {
+    return this.#slice?.wholeShape ?? this.#shape
+  }
+  get count(): number {
+    return countOf(this.#shape)
+  }
+  /** Where the part lies in the whole; undefined: it is the whole. */
+  get slice(): Slice | undefined {
+    return this.#slice
+  }
+
+  /** Keeps only these ranges of dim `dim` here. Before it has memory, and once. */
+  cut(dim: number, ranges: Slice['ranges']): void {
+    if (this.#tensor || this.#slice) {
+      throw new ZeroshardError(
+        'ARGUMENT',
+        `parameter '${this.name}' ${this.#slice ? 'is cut already' : 'has memory already'}; cut it once, before initialize()`,
+      )
+    }
+    this.#slice = { dim, ranges, wholeShape: this.#shape }
+    this.#shape = sliceShape(this.#slice)
   }
 
   /** The values; throws before initialize() has materialised them. */
@@ -60,12 +98,26 @@ export class Parameter {
     this.#tensor = undefined
   }
 
-  /** Writes initial values to an f32 tensor that holds elements [offset, offset + count) of the whole. */
+  /** Writes initial values to an f32 tensor that holds elements [offset, offset + count) of this process's part. */
   fill(target: Tensor, seed: number, offset = 0): void {
     const { init } = this
-    if (init.kind === 'constant') runOp('fill', [target], [], [init.value])
-    else if (init.kind === 'normal')
-      randomFill(target, 'normal', init.mean ?? 0, init.std, seed, siteOf('init', this.name), offset)
-    else randomFill(target, 'uniform', init.low, init.high, seed, siteOf('init', this.name), offset)
+    if (init.kind === 'constant') {
+      runOp('fill', [target], [], [init.value])
+      return
+    }
+    const site = siteOf('init', this.name)
+    const draw = (into: Tensor, first: number): void =>
+      init.kind === 'normal'
+        ? randomFill(into, 'normal', init.mean ?? 0, init.std, seed, site, first)
+        : randomFill(into, 'uniform', init.low, init.high, seed, site, first)
+    for (const { local, whole, count } of runsOf(this.#slice, offset, target.count)) {
+      if (count === target.count) {
+        draw(target, whole)
+        return
+      }
+      const part = target.view([count], local - offset)
+      draw(part, whole)
+      part.dispose()
+    }
   }
 }

@@ -65,8 +65,13 @@ export class Tensor {
   outputIndex = 0
   /** Shown in errors. */
   name: string | undefined
+  /** Of a tensor whose memory comes and goes (see `lent`): called when it is needed and not there; must `lend`. */
+  lender: (() => void) | undefined
+  /** Called when the last hold of the tape is given back. */
+  onIdle: (() => void) | undefined
   readonly count: number
   readonly #cell: { handle: number; storage: SharedStorage }
+  readonly #lent: boolean
   #holds = 0
   #disposed = false
 
@@ -79,7 +84,13 @@ export class Tensor {
     this.count = countOf(shape)
     this.#cell = { handle, storage: storage ?? { refs: 0 } }
     this.#cell.storage.refs++
-    if (!adopt(this)) this.guard()
+    this.#lent = handle === 0
+    if (!this.#lent && !adopt(this)) this.guard()
+  }
+
+  /** A tensor without memory until `lender` lends it some; no scope owns it. */
+  static lent(shape: Shape, dtype: DType): Tensor {
+    return new Tensor(0, shape, dtype)
   }
 
   /** The native handle; throws DISPOSED after dispose(). */
@@ -90,7 +101,32 @@ export class Tensor {
         `tensor ${this.describe()} was used after dispose(); keep() it or return it from its scope`,
       )
     }
+    this.ensure()
     return this.#cell.handle
+  }
+
+  /** Has a lent tensor's memory brought. */
+  ensure(): void {
+    if (this.#lent && this.#cell.handle === 0 && !this.#disposed) this.lender?.()
+  }
+
+  /** Gives a lent tensor memory: takes over `view`, which has its shape. */
+  lend(view: Tensor): void {
+    this.#cell.handle = view.#cell.handle
+    this.#cell.storage = view.#cell.storage
+    view.#disposed = true
+    view.#cell.handle = 0
+    backstop.unregister(view.#cell)
+  }
+
+  /** Takes the memory of a lent tensor back; the next use asks its lender again. */
+  takeBack(): void {
+    if (this.#cell.handle) release(this.#cell)
+  }
+
+  /** Whether the tape (or another holder) will use it again. */
+  get held(): boolean {
+    return this.#holds > 0
   }
 
   get disposed(): boolean {
@@ -101,7 +137,7 @@ export class Tensor {
   }
   /** True where no view and no other holder shares the memory. */
   get exclusive(): boolean {
-    return this.#cell.storage.refs === 1 && this.#holds <= 1
+    return !this.#lent && this.#cell.storage.refs === 1 && this.#holds <= 1
   }
 
   /** Throws where user code touches a tensor that only the tape still holds. */
@@ -119,12 +155,14 @@ export class Tensor {
 
   /** The tape's hold: keeps the memory through dispose(). */
   hold(): this {
-    if (this.#holds++ === 0) this.guard()
+    if (this.#holds++ === 0 && !this.#lent) this.guard()
     return this
   }
 
   unhold(): void {
-    if (--this.#holds === 0 && this.#disposed) this.#free()
+    if (--this.#holds > 0) return
+    if (this.#disposed) this.#free()
+    else this.onIdle?.()
   }
 
   /** Gives a hold back and disposes the tensor where it was the last one. */
@@ -157,6 +195,11 @@ export class Tensor {
     const handle = native.view()
     if (handle < 0) throwNative('view')
     return new Tensor(handle, shape, dtype, this.#cell.storage)
+  }
+
+  /** Counts the memory, with all views of it, in another category: 'host' for what is offloaded. */
+  recategorize(category: Category): void {
+    binding().native.recategorize(this.handle, categories.indexOf(category))
   }
 
   /** Uploads values; their element type must be this tensor's (Uint16Array for bf16 and f16). */
@@ -260,6 +303,9 @@ export function runOp(
   const id = ops.get(op)
   if (id === undefined)
     throw new ZeroshardError('NATIVE', `the addon has no operation ${op}; rebuild it (npm run build)`)
+  // A lender may run operations of its own, through the same packet: all memory first.
+  for (const output of outputs) output?.ensure()
+  for (const input of inputs) input?.ensure()
   let at = 0
   packet[at++] = id
   packet[at++] = stream

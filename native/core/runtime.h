@@ -48,6 +48,7 @@ class Runtime {
   void told(Failure &failure);
 
   Memory &memory() { return memory_; }
+  Trace &trace() { return group_.trace; }
   void stream_stats(double *busy_seconds, double *ops) const;
 
   std::string comm_create(int rank, int world_size, const std::string &job_id, double timeout);

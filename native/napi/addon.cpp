@@ -190,6 +190,12 @@ napi_value comm_group(Call &call) {
   return make_number(call.env, call.runtime().communicator().group(ranks));
 }
 
+napi_value recategorize(Call &call) {
+  int category = integer_of(call, call.arguments[1], 0, kNumCategories, "category");
+  call.runtime().memory().recategorize(static_cast<int64_t>(number_of(call, call.arguments[0], "handle")), category);
+  return nullptr;
+}
+
 napi_value comm_abort(Call &call) {
   std::string code = string_of(call, call.arguments[0], "code");
   call.runtime().communicator().abort({code, string_of(call, call.arguments[1], "message")});
@@ -229,6 +235,9 @@ constexpr Function kFunctions[] = {
     {"memoryStats", cold<memory_stats>},
     {"resetPeak", cold<reset_peak>},
     {"streamStats", cold<stream_stats>},
+    {"recategorize", cold<recategorize>},
+    {"traceStart", cold<trace_start>},
+    {"traceTake", cold<trace_take>},
     {"commCreate", cold<comm_create>},
     {"commConnect", cold<comm_connect>},
     {"commGroup", cold<comm_group>},

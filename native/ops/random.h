@@ -1,6 +1,6 @@
 /* Random numbers are a pure function: Philox 4x32-10 with key = seed (64 bits) and counter = (index >> 2 (64 bits),
- * site); the word is number index & 3 of the block. uniform = ((word >> 8) + 0.5) * 2^-24:
- * exact in f32, never 0 or 1; normal: elements 2j, 2j+1 are the Box-Muller pair of words 2j, 2j+1.
+ * site); the word is number index & 3 of the block. uniform = ((word >> 9) + 0.5) * 2^-23:
+ * exact in f32, never 0 or 1; normal: elements 2j, 2j+1 are the Box-Muller pair (cos, sin) of words 2j, 2j+1.
  * dropout: y = x kept ? x/(1-p) : 0, kept where uniform >= p. Element (r,c) of x (rows, cols) has the index
  *   (row_offset + r) * full_cols + col_offset + c, so any cut of a tensor draws what the whole would. Its own backward.
  * random_fill: y[i] = a + b * normal(offset + i), or uniform in [a, b). seed, site, offset: integers up to 2^53. */

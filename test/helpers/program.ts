@@ -109,6 +109,11 @@ export class Workspace {
     return { ...(await done), steps: this.steps(`${name}.jsonl`) }
   }
 
+  /** `zeroshard launch` of a script in test/ranks/scripts. */
+  launch(script: string, args: string[], ranks: number, env?: NodeJS.ProcessEnv): Promise<Omit<Outcome, 'steps'>> {
+    return this.start(['launch', '--nproc', String(ranks), join(root, 'test/ranks/scripts', script), ...args], env).done
+  }
+
   steps(metrics: string): Row[] {
     if (!existsSync(this.path(metrics))) return []
     return readFileSync(this.path(metrics), 'utf8')
@@ -120,6 +125,21 @@ export class Workspace {
 }
 
 export const losses = (outcome: { steps: Row[] }): number[] => outcome.steps.map(({ loss }) => loss)
+
+/** A run that ended well. */
+export function whole(t: Test, outcome: Outcome): Outcome {
+  t.equal(outcome.status, 0, outcome.stderr || 'done')
+  return outcome
+}
+
+/** Sums in another order: f32 rounding, no more (the law's tolerance grows with the steps of so small a model). */
+export function closeCurves(t: Test, actual: number[], expected: number[], name: string): void {
+  t.equal(actual.length, expected.length, `${name}: as many steps`)
+  actual.forEach((loss, index) => {
+    const gap = Math.abs(loss - (expected[index] as number))
+    if (!(gap <= 2e-5 * (index + 1))) t.fail(`${name}: step ${index + 1}: ${loss} against ${expected[index]}`)
+  })
+}
 
 /** Processes whose command line names `text`, but this one. */
 export function processesOf(text: string): number[] {

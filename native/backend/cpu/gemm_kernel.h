@@ -9,28 +9,6 @@ namespace zs::cpu {
 namespace {
 
 // Transposes W x W: log2(W) rounds, each interleaving row i with row i + W/2.
-template <int W> struct Interleave;
-template <> struct Interleave<4> {
-  static ZS_INLINE vfloat<4> low(vfloat<4> a, vfloat<4> b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
-  static ZS_INLINE vfloat<4> high(vfloat<4> a, vfloat<4> b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
-};
-template <> struct Interleave<8> {
-  static ZS_INLINE vfloat<8> low(vfloat<8> a, vfloat<8> b) {
-    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-  }
-  static ZS_INLINE vfloat<8> high(vfloat<8> a, vfloat<8> b) {
-    return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-  }
-};
-template <> struct Interleave<16> {
-  static ZS_INLINE vfloat<16> low(vfloat<16> a, vfloat<16> b) {
-    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  }
-  static ZS_INLINE vfloat<16> high(vfloat<16> a, vfloat<16> b) {
-    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  }
-};
-
 template <int W> ZS_INLINE void transpose(vfloat<W> (&rows)[W]) {
 #pragma GCC unroll 4
   for (int round = 1; round < W; round *= 2) {
@@ -95,8 +73,8 @@ void tile_rows(int64_t slots, int width, const float *a, const float *b, float *
 #pragma GCC unroll 16
     for (int i = 0; i < R; i++) {
       vfloat<W> ai = splat<W>(a[i]);
-      sums[i][0] += ai * b0;
-      sums[i][1] += ai * b1;
+      sums[i][0] = vfma<W>(ai, b0, sums[i][0]);
+      sums[i][1] = vfma<W>(ai, b1, sums[i][1]);
     }
   }
 #pragma GCC unroll 16
@@ -125,8 +103,8 @@ void few_dots(int64_t n, int64_t k, const float *x, const T *b, int64_t b_row, f
 #pragma GCC unroll 8
       for (int i = 0; i < M; i++) {
         vfloat<W> xi = load<W>(x + i * k + l);
-        s0[i] += xi * v0;
-        s1[i] += xi * v1;
+        s0[i] = vfma<W>(xi, v0, s0[i]);
+        s1[i] = vfma<W>(xi, v1, s1[i]);
       }
     }
     for (int i = 0; i < M; i++) {
@@ -152,7 +130,9 @@ void few_axpys(int64_t n, int64_t k, const float *x, const T *b, int64_t b_row, 
       for (int i = 0; i < M; i++) {
         const float *xi = x + i * k + l;
         vfloat<W> s = load<W>(sums + i * sums_row + j);
-        store<W>(sums + i * sums_row + j, s + xi[0] * v0 + xi[1] * v1 + xi[2] * v2 + xi[3] * v3);
+        s = vfma<W>(splat<W>(xi[0]), v0, s), s = vfma<W>(splat<W>(xi[1]), v1, s);
+        s = vfma<W>(splat<W>(xi[2]), v2, s), s = vfma<W>(splat<W>(xi[3]), v3, s);
+        store<W>(sums + i * sums_row + j, s);
       }
     }
     for (; j < n; j++) {

@@ -1,51 +1,38 @@
 // dropout and random_fill: values addressed by element index (see native/ops/random.h).
-#include <cmath>
+#include <algorithm>
 
-#include "../../core/philox.h"
 #include "../../ops/random.h"
 #include "floats.h"
+#include "rows.h"
 
 namespace zs::cpu {
 namespace {
-// In (0, 1): 24 bits of the word, so that f32 holds it exactly.
-float uniform(uint32_t word) { return (static_cast<float>(word >> 8) + 0.5f) * 0x1p-24f; }
 
-class Words {
- public:
-  Words(uint64_t seed, uint64_t site) : seed_(seed), site_(site) {}
-  uint32_t at(uint64_t index) {
-    if (index >> 2 != block_) {
-      block_ = index >> 2;
-      words_ = philox(seed_, block_, site_);
-    }
-    return words_[index & 3];
-  }
+constexpr int64_t kChunk = 1024;  // numbers drawn at a time, in the first-level cache
 
- private:
-  uint64_t seed_, site_, block_ = ~uint64_t{0};
-  std::array<uint32_t, 4> words_{};
-};
+uint64_t word(const zs_call *call, int scalar) { return static_cast<uint64_t>(integer(call, scalar)); }
 
-float normal(Words &words, uint64_t index) {
-  const double first = uniform(words.at(index & ~uint64_t{1})), second = uniform(words.at(index | 1));
-  const double radius = std::sqrt(-2 * std::log(first)), angle = 6.283185307179586 * second;
-  return static_cast<float>(radius * (index & 1 ? std::sin(angle) : std::cos(angle)));
-}
 }  // namespace
 
 int32_t dropout(zs_call *call) {
   const float p = static_cast<float>(call->scalars[DROPOUT_P]), scale = 1 / (1 - p);
-  const uint64_t seed = static_cast<uint64_t>(integer(call, DROPOUT_SEED)), site = static_cast<uint64_t>(integer(call, DROPOUT_SITE));
+  const uint64_t seed = word(call, DROPOUT_SEED), site = word(call, DROPOUT_SITE);
   const int64_t rows = integer(call, DROPOUT_ROWS), cols = integer(call, DROPOUT_COLS), full = integer(call, DROPOUT_FULL_COLS);
   const int64_t row_offset = integer(call, DROPOUT_ROW_OFFSET), col_offset = integer(call, DROPOUT_COL_OFFSET);
+  const auto draw = row_kernels().uniform;
   return by_float(call, dtype_of(call, DROPOUT_X), [&]<class T>(T) {
     const T *x = data<T>(call, DROPOUT_X);
     T *y = data<T>(call, DROPOUT_Y);
-    parallel_for(call, rows, row_grain(cols), [&](int64_t begin, int64_t end) {
-      Words words(seed, site);
-      for (int64_t r = begin; r < end; r++) for (int64_t c = 0; c < cols; c++) {
-        const bool kept = uniform(words.at(static_cast<uint64_t>((row_offset + r) * full + col_offset + c))) >= p;
-        y[r * cols + c] = from_float<T>(kept ? to_float(x[r * cols + c]) * scale : 0);
+    // A tensor that is not cut is one long row.
+    const int64_t lines = cols == full ? 1 : rows, width = cols == full ? rows * cols : cols;
+    const int64_t pieces = (width + kChunk - 1) / kChunk;
+    parallel_for(call, lines * pieces, 8, [&](int64_t begin, int64_t end) {
+      float u[kChunk];
+      for (int64_t piece = begin; piece < end; piece++) {
+        const int64_t r = piece / pieces, c = piece % pieces * kChunk, n = std::min(kChunk, width - c), at = r * width + c;
+        draw(u, n, seed, site, static_cast<uint64_t>((row_offset + r) * full + col_offset + c));
+        for (int64_t i = 0; i < n; i++) u[i] = u[i] >= p ? to_float(x[at + i]) * scale : 0;
+        narrow(y + at, u, n);
       }
     });
     return int32_t{ZS_OK};
@@ -55,15 +42,18 @@ int32_t dropout(zs_call *call) {
 int32_t random_fill(zs_call *call) {
   const bool gauss = integer(call, RANDOM_FILL_KIND) == 1;
   const float a = static_cast<float>(call->scalars[RANDOM_FILL_A]), b = static_cast<float>(call->scalars[RANDOM_FILL_B]);
-  const uint64_t seed = static_cast<uint64_t>(integer(call, RANDOM_FILL_SEED)), site = static_cast<uint64_t>(integer(call, RANDOM_FILL_SITE));
-  const uint64_t offset = static_cast<uint64_t>(integer(call, RANDOM_FILL_OFFSET));
+  const float factor = gauss ? b : b - a;
+  const uint64_t seed = word(call, RANDOM_FILL_SEED), site = word(call, RANDOM_FILL_SITE), offset = word(call, RANDOM_FILL_OFFSET);
+  const auto draw = gauss ? row_kernels().normal : row_kernels().uniform;
   return by_float(call, dtype_of(call, RANDOM_FILL_Y), [&]<class T>(T) {
     T *y = data<T>(call, RANDOM_FILL_Y);
-    parallel_for(call, count_of(call, RANDOM_FILL_Y), 4096, [&](int64_t begin, int64_t end) {
-      Words words(seed, site);
-      for (int64_t i = begin; i < end; i++) {
-        const uint64_t index = offset + static_cast<uint64_t>(i);
-        y[i] = from_float<T>(gauss ? a + b * normal(words, index) : a + (b - a) * uniform(words.at(index)));
+    parallel_for(call, count_of(call, RANDOM_FILL_Y), 4 * kChunk, [&](int64_t begin, int64_t end) {
+      float drawn[kChunk];
+      for (int64_t i = begin; i < end; i += kChunk) {
+        const int64_t n = std::min(kChunk, end - i);
+        draw(drawn, n, seed, site, offset + static_cast<uint64_t>(i));
+        for (int64_t j = 0; j < n; j++) drawn[j] = a + factor * drawn[j];
+        narrow(y + i, drawn, n);
       }
     });
     return int32_t{ZS_OK};

@@ -1,4 +1,5 @@
-// Vectorised primitives, one table per width: rows of f32 for softmax, attention and the classifier; activations.
+// Vectorised primitives, one table per width: rows of f32 for softmax, attention and the classifier; activations;
+// random numbers.
 #pragma once
 #include <cstdint>
 
@@ -17,6 +18,9 @@ struct RowKernels {
   // x = e^(scale * x - shift); returns the sum. A NaN goes into the sum.
   float (*exp_sum)(float *x, int64_t n, float scale, float shift);
   float (*dot)(const float *x, const float *y, int64_t n);
+  // y = numbers first to first + n - 1 of (seed, site): see native/ops/random.h. The same bits at every width.
+  void (*uniform)(float *y, int64_t n, uint64_t seed, uint64_t site, uint64_t first);
+  void (*normal)(float *y, int64_t n, uint64_t seed, uint64_t site, uint64_t first);
   Activations activations[3];  // by dtype: f32, bf16, f16
 };
 

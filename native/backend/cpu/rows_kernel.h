@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "../../ops/elementwise.h"
+#include "random_kernel.h"
 #include "rows.h"
 #include "vmath.h"
 
@@ -112,7 +113,12 @@ template <int W, class T> constexpr Activations activations() {
   return {value<W, T>, slope<W, T>, swiglu<W, T>, swiglu_slope<W, T>};
 }
 template <int W> constexpr RowKernels row_table() {
-  return {maximum<W>, exp_sum<W>, dot<W>, {activations<W, float>(), activations<W, bf16>(), activations<W, f16>()}};
+  return {maximum<W>,
+          exp_sum<W>,
+          dot<W>,
+          draw<W, false>,
+          draw<W, true>,
+          {activations<W, float>(), activations<W, bf16>(), activations<W, f16>()}};
 }
 
 }  // namespace

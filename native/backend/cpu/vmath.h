@@ -86,6 +86,29 @@ template <int W, class T> ZS_INLINE void store_some(T *p, vfloat<W> v, int64_t n
   for (int64_t i = 0; i < n && i < W; i++) p[i] = part[i];
 }
 
+// a0 b0 a1 b1 …: the lower halves of two vectors, and the upper ones.
+template <int W> struct Interleave;
+template <> struct Interleave<4> {
+  static ZS_INLINE vfloat<4> low(vfloat<4> a, vfloat<4> b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+  static ZS_INLINE vfloat<4> high(vfloat<4> a, vfloat<4> b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+};
+template <> struct Interleave<8> {
+  static ZS_INLINE vfloat<8> low(vfloat<8> a, vfloat<8> b) {
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+  }
+  static ZS_INLINE vfloat<8> high(vfloat<8> a, vfloat<8> b) {
+    return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+};
+template <> struct Interleave<16> {
+  static ZS_INLINE vfloat<16> low(vfloat<16> a, vfloat<16> b) {
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  }
+  static ZS_INLINE vfloat<16> high(vfloat<16> a, vfloat<16> b) {
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  }
+};
+
 // Sums and maxima over the lanes always pair the same lanes.
 template <int W> ZS_INLINE float sum(vfloat<W> v) {
   float part[W];
@@ -100,6 +123,17 @@ template <int W> ZS_INLINE float max(vfloat<W> v) {
   for (int step = W / 2; step > 0; step /= 2)
     for (int i = 0; i < step; i++) part[i] = part[i] > part[i + step] ? part[i] : part[i + step];
   return part[0];
+}
+// a * b + c in one rounding where the machine has it. Written out: the build forbids the compiler to contract
+// (-ffp-contract=off), so that a loop's vectors and its rest round alike.
+template <int W> ZS_INLINE vfloat<W> vfma(vfloat<W> a, vfloat<W> b, vfloat<W> c) {
+#if defined(__AVX512F__)
+  if constexpr (W == 16) return (vfloat<W>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#endif
+#if defined(__FMA__)
+  if constexpr (W == 8) return (vfloat<W>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#endif
+  return a * b + c;
 }
 template <int W> ZS_INLINE vfloat<W> vmax(vfloat<W> a, vfloat<W> b) { return a > b ? a : b; }
 template <int W> ZS_INLINE vfloat<W> vmin(vfloat<W> a, vfloat<W> b) { return a < b ? a : b; }

@@ -16,7 +16,7 @@ constexpr size_t kStaging = size_t{8} << 20, kStagingNamed = size_t{1} << 20;
 
 bool same_call(const Header &a, const Header &b) {
   return a.sequence == b.sequence && a.kind == b.kind && a.dtype == b.dtype && a.count == b.count &&
-         a.root == b.root && a.average == b.average;
+         a.root == b.root && a.average == b.average && a.tag == b.tag;
 }
 
 // Ranks that call the same are told together: "ranks 0, 2 called …, rank 1 called …".
@@ -82,7 +82,8 @@ std::string describe(const Header &header, const std::vector<int> &ranks) {
   if (kind == Collective::broadcast) {
     text += " from rank " + std::to_string(ranks[static_cast<size_t>(header.root)]);
   }
-  return header.average ? text + " averaged" : text;
+  if (header.average) text += " averaged";
+  return header.tag ? text + " tag " + std::to_string(header.tag) : text;
 }
 
 std::string PendingCall::op() const { return kind_name(static_cast<Collective>(header_.kind)); }

@@ -6,7 +6,7 @@
 
 #include "../../backend/backend.h"
 #include "../../backend/cpu/float16.h"
-#include "../../core/clones.h"
+#include "../../backend/cpu/clones.h"
 
 namespace zs::shm {
 namespace {

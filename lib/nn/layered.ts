@@ -1,0 +1,61 @@
+// Models that are a list of layers, run one after another: what a pipeline can cut. Plain: knows nothing of ranks.
+
+import type { Tensor } from '../tensor/tensor.js'
+import { Module } from './module.js'
+
+/** One layer: x is the previous layer's output (undefined for the first), inputs are those of the model. */
+export interface Layer {
+  /** Shown in messages; a pipeline's `type:regex` matches it. */
+  type: string
+  /** Modules whose parameters it uses; a parameter of several layers is tied. */
+  modules: readonly Module[]
+  forward(x: Tensor | undefined, inputs: readonly Tensor[]): Tensor
+}
+
+/** The last layer gives the loss. */
+export abstract class LayeredModel<Args extends Tensor[] = Tensor[]> extends Module {
+  abstract layers(): Layer[]
+
+  override forward(...inputs: Args): Tensor {
+    return runLayers(this.layers(), undefined, inputs)
+  }
+}
+
+export const runLayers = (layers: readonly Layer[], x: Tensor | undefined, inputs: readonly Tensor[]): Tensor =>
+  layers.reduce<Tensor | undefined>((value, layer) => layer.forward(value, inputs), x) as Tensor
+
+type Step = Module & { forward(x: Tensor): Tensor }
+
+/**
+ * A user's layers and loss: `inputs` of the model are those of the first layer, then what the loss takes besides.
+ *
+ * @example new nn.LayerList([new nn.Linear(8, 8), new nn.Linear(8, 1)], ops.meanSquaredError)
+ */
+export class LayerList extends LayeredModel {
+  readonly list: readonly Module[]
+
+  constructor(
+    layers: readonly Step[],
+    readonly loss: (output: Tensor, ...targets: Tensor[]) => Tensor,
+  ) {
+    super()
+    this.list = layers
+  }
+
+  layers(): Layer[] {
+    const steps = this.list as readonly Step[]
+    return [
+      ...steps.map((step, index) => ({
+        type: step.constructor.name,
+        modules: [step],
+        forward: (x: Tensor | undefined, inputs: readonly Tensor[]) =>
+          step.forward(index === 0 ? (inputs[0] as Tensor) : (x as Tensor)),
+      })),
+      {
+        type: 'loss',
+        modules: [],
+        forward: (x: Tensor | undefined, inputs: readonly Tensor[]) => this.loss(x as Tensor, ...inputs.slice(1)),
+      },
+    ]
+  }
+}
