@@ -103,17 +103,23 @@ const elsewhere: Record<string, [reference: string, test: string] | string> = {
   scatterAdd: ['rows', "'gather'"], // the backward of gather
   reduce: ['array', "'sum'"],
   copy2d: ['array', "'slice'"],
-  topK: 'whole numbers, compared with a list in ops.test.ts',
-  cast: 'every bf16 and f16 case of ops.test.ts goes through it, both ways',
-  fill: 'one constant; zeroed gradients and padding depend on it everywhere',
-  dropout:
-    'Philox against published vectors and dropout against its definition: by the ranks tests, as any cut draws the same',
-  randomFill:
-    'initial values: the loss curves of 1, 2 and 4 ranks (test/ranks) and of transformers (test/op/models) depend on it',
-  adamw: 'against the loss curve and resume tests (test/ranks); bit for bit over any cut',
-  absmax: 'the global norm in three steps: bit for bit over any number of ranks in test/ranks',
-  sumSquares: 'see absmax',
-  normFinish: 'see absmax',
+  attention: ['attention', '`attention '],
+  softmax: ['softmax', "'softmax'"],
+  randomFill: 'test/native/random_test.cpp: against the definition in float64, for every width of vectors',
+  dropout: 'test/native/random_test.cpp has its draws; 1, 2 and 4 ranks must draw alike in test/ranks/data-parallel',
+  adamw: ['updates', "'AdamW'"],
+  sgd: ['updates', "'SGD'"],
+  adagrad: ['updates', "'Adagrad'"],
+  lion: ['updates', "'Lion'"],
+  lamb: ['updates', "'Lamb'"],
+  applyUpdate: ['updates', "'Lamb'"], // its second half
+  muon: ['updates', "'Muon'"],
+  topK: ['largest', "'topK"],
+  cast: ['rounded', "'cast"],
+  fill: ['rounded', "'fill"],
+  absmax: ['globalNorm', "'the global norm"],
+  sumSquares: ['globalNorm', "'the global norm"],
+  normFinish: ['globalNorm', "'the global norm"],
 }
 
 const camel = (name: string): string => name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
@@ -137,7 +143,7 @@ t.test('every native operation has a contract, a CPU kernel, a reference and a t
     const contract = read(join('native/ops', header))
     t.match(contract, new RegExp(`\\b${base.toUpperCase()}_`), `${header} names the arguments of ${name}`)
     t.match(kernels, new RegExp(`\\bint32_t ${name}\\(zs_call \\*`), `the CPU has ${name}`)
-    const entry = elsewhere[family] ?? [family, `'${family}`]
+    const entry = elsewhere[family] ?? [family, `'${family}'`]
     if (typeof entry === 'string') continue
     t.match(references, new RegExp(`export (function|const) ${entry[0]}\\b`), `${name} has the reference ${entry[0]}`)
     t.ok(tests.includes(entry[1]), `${name} has a test ${entry[1]}`)

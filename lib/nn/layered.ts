@@ -21,6 +21,7 @@ export abstract class LayeredModel<Args extends Tensor[] = Tensor[]> extends Mod
   }
 }
 
+/** The layers one after another. */
 export const runLayers = (layers: readonly Layer[], x: Tensor | undefined, inputs: readonly Tensor[]): Tensor =>
   layers.reduce<Tensor | undefined>((value, layer) => layer.forward(value, inputs), x) as Tensor
 

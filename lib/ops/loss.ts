@@ -47,6 +47,7 @@ export interface ClassifierOptions {
   logitBytes?: number
 }
 
+/** Some rows of a matrix. */
 export interface Rows {
   start: number
   count: number
@@ -61,6 +62,7 @@ export interface Scorer {
   /** What it needs to score a chunk again in backward. */
   saved(): readonly Tensor[]
 }
+/** One chunk of rows to score. */
 export interface ScoreCall {
   logits: Tensor
   targets: Tensor
