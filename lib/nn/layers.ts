@@ -5,6 +5,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import { Module } from './module.js'
 import { constant, type Init, normal, Parameter, uniform } from './parameter.js'
 
+/** Options of `Linear`: with bias unless false; `init` also means a bias of 0; an activation is fused. */
 export interface LinearConfig {
   bias?: boolean
   init?: Init
@@ -62,6 +63,7 @@ export class Embedding extends Module {
   }
 }
 
+/** (…, C) → (…, C), mean 0 and variance 1 over C, then weight and bias (C). */
 export class LayerNorm extends Module {
   readonly weight: Parameter
   readonly bias: Parameter
@@ -84,6 +86,7 @@ export class LayerNorm extends Module {
   }
 }
 
+/** (…, C) → (…, C), divided by the root mean square over C, then weight (C). */
 export class RMSNorm extends Module {
   readonly weight: Parameter
   constructor(

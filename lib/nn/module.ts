@@ -12,6 +12,7 @@ export interface ForwardHooks {
   after(): void
 }
 
+/** What models and layers are: a tree of modules with parameters as its leaves. Its call is a scope of memory. */
 export abstract class Module {
   training = true
   hooks: ForwardHooks | undefined

@@ -37,6 +37,7 @@ export function meanSquaredError(x: Tensor, y: Tensor): Tensor {
   })
 }
 
+/** Options of the cross entropies. */
 export interface ClassifierOptions {
   /** Targets with this value don't count; default -100. */
   ignoreIndex?: number
@@ -46,6 +47,7 @@ export interface ClassifierOptions {
   logitBytes?: number
 }
 
+/** Some rows of a matrix. */
 export interface Rows {
   start: number
   count: number
@@ -60,6 +62,7 @@ export interface Scorer {
   /** What it needs to score a chunk again in backward. */
   saved(): readonly Tensor[]
 }
+/** One chunk of rows to score. */
 export interface ScoreCall {
   logits: Tensor
   targets: Tensor

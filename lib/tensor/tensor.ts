@@ -57,6 +57,7 @@ export interface Producer {
   retain(): void
 }
 
+/** A contiguous, row-major range of native memory. dispose() frees it; scopes do so for what they made. */
 export class Tensor {
   /** Set on leaves that want a gradient, and on results that depend on one. */
   requiresGrad = false

@@ -8,6 +8,7 @@ import { type Tensor, tensor } from '../../tensor/tensor.js'
 import { disposeCache } from './cache.js'
 import type { KeyValueCache, LanguageModel } from './language-model.js'
 
+/** How the next token is drawn. */
 export interface GenerateOptions {
   tokens: number
   /** 0: always the likeliest token. */

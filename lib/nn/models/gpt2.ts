@@ -13,6 +13,7 @@ import { append, layerOf, makeCache } from './cache.js'
 import { LanguageModelHead } from './head.js'
 import { type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
 
+/** The keys of Hugging Face's config.json that GPT-2 reads. */
 export interface Gpt2Config {
   [key: string]: unknown
   model_type: 'gpt2'
@@ -32,6 +33,7 @@ export interface Gpt2Config {
   scale_attn_weights: boolean
 }
 
+/** Values of the keys that a configuration leaves out: GPT-2 124M. */
 export const gpt2Defaults: Gpt2Config = {
   model_type: 'gpt2',
   vocab_size: 50257,
@@ -178,6 +180,7 @@ class Transformer extends Module {
   }
 }
 
+/** GPT-2 with Hugging Face's names. */
 export class Gpt2 extends LanguageModel {
   readonly config: Gpt2Config
   readonly vocabSize: number

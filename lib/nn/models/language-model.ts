@@ -11,6 +11,7 @@ export interface LayerCache {
   k: Tensor
   v: Tensor
 }
+/** Keys and values of the tokens so far, for all layers; the caller disposes it. */
 export interface KeyValueCache {
   layers: LayerCache[]
   length: number

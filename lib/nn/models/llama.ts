@@ -23,6 +23,7 @@ export interface RopeScaling {
   original_max_position_embeddings?: number
 }
 
+/** The keys of Hugging Face's config.json that the Llama family reads. */
 export interface LlamaConfig {
   [key: string]: unknown
   model_type: 'llama'
@@ -44,6 +45,7 @@ export interface LlamaConfig {
   initializer_range: number
 }
 
+/** Values of the keys that a configuration leaves out. */
 export const llamaDefaults: LlamaConfig = {
   model_type: 'llama',
   vocab_size: 32000,
@@ -246,6 +248,7 @@ class Transformer extends Module {
   }
 }
 
+/** The Llama family with Hugging Face's names: RMS norm, rotary positions, grouped-query heads, SwiGLU. */
 export class Llama extends LanguageModel {
   readonly config: LlamaConfig
   readonly vocabSize: number
