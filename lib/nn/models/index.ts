@@ -9,6 +9,7 @@ export { type GenerateOptions, generate } from './generate.js'
 export { Gpt2, type Gpt2Config, gpt2Defaults } from './gpt2.js'
 export { type Heads, type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
 export { Llama, type LlamaConfig, llamaDefaults } from './llama.js'
+export type { SamplingOptions } from './sampling.js'
 
 const families: Record<string, (config: Record<string, unknown>) => LanguageModel> = {
   gpt2: (config) => new Gpt2(config as Partial<Gpt2Config>),
