@@ -10,6 +10,7 @@ export { Gpt2, type Gpt2Config, gpt2Defaults } from './gpt2.js'
 export { LanguageModelHead } from './head.js'
 export { type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
 export { Llama, type LlamaConfig, llamaDefaults } from './llama.js'
+export type { SamplingOptions } from './sampling.js'
 
 const families: Record<string, (config: Record<string, unknown>) => LanguageModel> = {
   gpt2: (config) => new Gpt2(config as Partial<Gpt2Config>),
