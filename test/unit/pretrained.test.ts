@@ -94,7 +94,7 @@ async function check(t: Test, folder: string, config: object, name: string, rank
     return read.call(this, key, start, count)
   }
   const model = createModel(config as Record<string, unknown>)
-  const layouts = layoutUnits(model, ranks)
+  const layouts = layoutUnits(model, { numShards: ranks })
   const whole = layouts.map((layout) => new Float32Array(layout.size))
   try {
     for (let rank = 0; rank < ranks; rank++) {
