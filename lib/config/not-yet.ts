@@ -35,7 +35,6 @@ export const notYet: readonly NotYet[] = [
     'leave it out',
   ),
   refuse('mesh.tensor', (c) => c.mesh.tensor > 1, alone),
-  refuse('mesh.context', (c) => c.mesh.context > 1, alone),
   refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),
   refuse('model.weights', (c) => c.model.weights, 'leave it out; training starts from initial values'),
   refuse('data_types.grad_accum_dtype', (c) => c.data_types.grad_accum_dtype !== 'fp32', 'leave it out: fp32'),

@@ -12,6 +12,7 @@ import { assignGroups, type ParamGroup } from '../optim/groups.js'
 import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
+import { parallelizeContext } from '../parallel/context/parallelize.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
 import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
@@ -89,6 +90,7 @@ export function makeEngine<Args extends Tensor[]>(
   const zeroConfig = config.zero_optimization
   const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
+  parallelizeContext(model, mesh, config.context_parallel.type)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const zero = new Zero(model, {

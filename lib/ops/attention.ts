@@ -4,6 +4,7 @@ import { record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
+import type { SequencePart } from './random.js'
 
 export interface AttentionOptions {
   numHeads: number
@@ -14,14 +15,14 @@ export interface AttentionOptions {
 }
 
 /** Where q, k or v lies: tensor, offset of its first element, elements per token and per sequence. */
-interface Part {
+export interface Part {
   tensor: Tensor
   offset: number
   row: number
   batch: number
 }
 
-interface Geometry {
+export interface Geometry {
   b: number
   tq: number
   tk: number
@@ -33,7 +34,14 @@ interface Geometry {
   position: number
 }
 
-function scalarsOf(g: Geometry, q: Part, k: Part, v: Part): number[] {
+/** Which queries of o, lse and do these are, and whether other keys were there before (native/ops/attention.h). */
+export interface Place {
+  continues: boolean
+  first: number
+  tokens: number
+}
+
+export function scalarsOf(g: Geometry, q: Part, k: Part, v: Part, place?: Place): number[] {
   return [
     g.b,
     g.tq,
@@ -53,6 +61,9 @@ function scalarsOf(g: Geometry, q: Part, k: Part, v: Part): number[] {
     v.offset,
     v.row,
     v.batch,
+    place?.continues ? 1 : 0,
+    place?.first ?? 0,
+    place?.tokens ?? g.tq,
   ]
 }
 
@@ -71,30 +82,40 @@ function headsOf(op: string, x: Tensor, heads: number): number {
   return width / heads
 }
 
-/** Self-attention of packed qkv (B, T, 3·H·D), as GPT-2's c_attn makes it → (B, T, H·D). */
+/** Where q, k and v lie in qkv (B, T, (Hq + 2·Hkv)·D). */
+export function packedParts(qkv: Tensor, numHeads: number, numKeyValueHeads: number, d: number): [Part, Part, Part] {
+  const row = qkv.shape[2] as number
+  const batch = row * (qkv.shape[1] as number)
+  return [0, numHeads, numHeads + numKeyValueHeads].map((head) => ({ tensor: qkv, offset: head * d, row, batch })) as [
+    Part,
+    Part,
+    Part,
+  ]
+}
+
+/** Self-attention of packed qkv (B, T, (Hq + 2·Hkv)·D), as GPT-2's c_attn makes it → (B, T, Hq·D). */
 export function packedAttention(qkv: Tensor, options: AttentionOptions): Tensor {
   checkFloat('packedAttention', qkv)
-  const h = options.numHeads
-  const d = headsOf('packedAttention', qkv, 3 * h)
+  const { numHeads: hq, numKeyValueHeads: hkv = hq } = options
+  const d = headsOf('packedAttention', qkv, hq + 2 * hkv)
   const [b, t] = qkv.shape as [number, number]
   const g: Geometry = {
     b,
     tq: t,
     tk: t,
-    hq: h,
-    hkv: h,
+    hq,
+    hkv,
     d,
     scale: options.scale ?? d ** -0.5,
     causal: options.causal ?? true,
     position: 0,
   }
-  const parts = (x: Tensor): [Part, Part, Part] =>
-    [0, 1, 2].map((i) => ({ tensor: x, offset: i * h * d, row: 3 * h * d, batch: t * 3 * h * d })) as [Part, Part, Part]
-  const { o, lse } = forward(g, ...parts(qkv))
+  const parts = packedParts(qkv, hq, hkv, d)
+  const { o, lse } = forward(g, ...parts)
   record('packedAttention', [o], [qkv], [qkv, o, lse], ([dy]) => {
     if (!dy) return []
     const dqkv = empty(qkv.shape, { dtype: qkv.dtype })
-    runOp('attention_backward', [dqkv, dqkv, dqkv], [dy, qkv, qkv, qkv, o, lse], scalarsOf(g, ...parts(qkv)))
+    runOp('attention_backward', [dqkv, dqkv, dqkv], [dy, qkv, qkv, qkv, o, lse], scalarsOf(g, ...parts))
     return [dqkv]
   })
   lse.dispose()
@@ -176,21 +197,27 @@ export function cachedAttention(
   return o
 }
 
-/** Rotates x (B, T, H·D) by `table` (positions, D) f32: cos in the first half of D, sin in the second. */
-export function rotary(x: Tensor, table: Tensor, numHeads: number, position = 0): Tensor {
+/**
+ * Rotates x (B, T, H·D) by `table` (positions, D) f32: cos in the first half of D, sin in the second. The tokens stand
+ * at `position` and behind it, or where the part of a sequence says.
+ */
+export function rotary(x: Tensor, table: Tensor, numHeads: number, position: number | SequencePart = 0): Tensor {
   checkFloat('rotary', x)
   checkDType('rotary', table, 'f32')
   const d = headsOf('rotary', x, numHeads)
   const [b, t] = x.shape as [number, number]
-  if (table.shape[1] !== d || position + t > (table.shape[0] as number)) {
+  const part = typeof position === 'number' ? { first: position } : position
+  const { first, split = t, second = 0 } = part as Partial<SequencePart> & { first: number }
+  const end = Math.max(first + Math.min(split, t), second + t - split)
+  if (table.shape[1] !== d || end > (table.shape[0] as number)) {
     throw new ZeroshardError(
       'SHAPE',
-      `[rotary] table ${table.describe()} does not cover positions ${position} to ${position + t} of D ${d}`,
+      `[rotary] table ${table.describe()} does not cover positions ${first} to ${end} of D ${d}`,
     )
   }
   const rotate = (source: Tensor, inverse: number): Tensor => {
     const y = empty(source.shape, { dtype: source.dtype })
-    runOp('rotary', [y], [source, table], [b, t, numHeads, d, position, inverse])
+    runOp('rotary', [y], [source, table], [b, t, numHeads, d, first, inverse, split, second])
     return y
   }
   const y = rotate(x, 0)

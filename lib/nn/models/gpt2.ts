@@ -9,6 +9,7 @@ import type { Layer } from '../layered.js'
 import { Conv1D, Dropout, Embedding, LayerNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
+import { positionsOf, wholeSequence } from '../sequence.js'
 import { append, layerOf, makeCache } from './cache.js'
 import { LanguageModelHead } from './head.js'
 import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
@@ -58,6 +59,7 @@ class Attention extends Module {
   readonly resid_dropout: Dropout
   /** Heads here: all, or this rank's (parallelize). */
   numHeads: number
+  sequence = wholeSequence
   readonly headSize: number
   readonly #scale: number | undefined
 
@@ -72,7 +74,7 @@ class Attention extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const o = ops.packedAttention(this.c_attn.forward(x), { numHeads: this.numHeads, scale: this.#scale })
+    const o = this.sequence.packedAttention(this.c_attn.forward(x), { numHeads: this.numHeads, scale: this.#scale })
     return this.resid_dropout.forward(this.c_proj.forward(o))
   }
 
@@ -145,6 +147,7 @@ class Transformer extends Module {
   readonly drop: Dropout
   readonly h: Block[]
   readonly ln_f: LayerNorm
+  sequence = wholeSequence
 
   constructor(c: Gpt2Config) {
     super()
@@ -155,17 +158,14 @@ class Transformer extends Module {
     this.ln_f = new LayerNorm(c.n_embd, c.layer_norm_epsilon)
   }
 
-  embed(ids: Tensor, position: number): Tensor {
+  embed(ids: Tensor, part?: ops.SequencePart): Tensor {
     const tokens = ids.shape[1] as number
-    const positions = tensor(
-      Int32Array.from({ length: tokens }, (_, index) => position + index),
-      [tokens],
-    )
+    const positions = tensor(positionsOf(part, tokens), [tokens])
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }
 
   forward(ids: Tensor): Tensor {
-    return this.embed(ids, 0)
+    return this.embed(ids, this.sequence.part(ids.shape[1] as number))
   }
 }
 
@@ -215,7 +215,7 @@ export class Gpt2 extends LanguageModel {
 
   nextLogits(ids: Tensor, cache: KeyValueCache): Tensor {
     const tokens = ids.shape[1] as number
-    let x = this.transformer.embed(ids, cache.length)
+    let x = this.transformer.embed(ids, { first: cache.length, length: cache.capacity })
     this.transformer.h.forEach((block, index) => {
       x = block.cached(x, layerOf(cache, index), cache.length)
     })

@@ -9,6 +9,7 @@ import type { Layer } from '../layered.js'
 import { Embedding, Linear, RMSNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
+import { wholeSequence } from '../sequence.js'
 import { append, layerOf, makeCache } from './cache.js'
 import { LanguageModelHead } from './head.js'
 import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
@@ -103,6 +104,7 @@ class Attention extends Module {
   /** Heads here: all, or this rank's (parallelize). */
   numHeads: number
   numKeyValueHeads: number
+  sequence = wholeSequence
   readonly headSize: number
 
   constructor(c: LlamaConfig) {
@@ -120,10 +122,11 @@ class Attention extends Module {
   }
 
   forward(x: Tensor, table: Tensor): Tensor {
-    const { numHeads, numKeyValueHeads } = this
-    const q = ops.rotary(this.q_proj.forward(x), table, numHeads)
-    const k = ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads)
-    return this.o_proj.forward(ops.attention(q, k, this.v_proj.forward(x), { numHeads, numKeyValueHeads }))
+    const { numHeads, numKeyValueHeads, sequence } = this
+    const part = sequence.part(x.shape[1] as number)
+    const q = ops.rotary(this.q_proj.forward(x), table, numHeads, part)
+    const k = ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads, part)
+    return this.o_proj.forward(sequence.attention(q, k, this.v_proj.forward(x), { numHeads, numKeyValueHeads }))
   }
 
   cached(x: Tensor, table: Tensor, cache: LayerCache, length: number): Tensor {
