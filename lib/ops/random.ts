@@ -51,7 +51,12 @@ export function dropout(x: Tensor, p: number, site?: string, part?: SequencePart
   const { seed, step, firstSample } = randomState
   const place = siteOf('dropout', step, site ?? `draw ${randomState.draws++}`)
   const rowOffset = firstSample * (rows / Math.max(x.shape[0] as number, 1))
-  const scalars = [p, seed, place, ...(part ? indicesIn(x, part, firstSample) : [rows, cols, cols, rowOffset, 0, cols, 0])]
+  const scalars = [
+    p,
+    seed,
+    place,
+    ...(part ? indicesIn(x, part, firstSample) : [rows, cols, cols, rowOffset, 0, cols, 0]),
+  ]
   const draw = (source: Tensor): Tensor => {
     const y = empty(source.shape, { dtype: source.dtype })
     runOp('dropout', [y], [source], scalars)

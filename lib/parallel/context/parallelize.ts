@@ -7,7 +7,7 @@ import type { Module } from '../../nn/module.js'
 import type { Sequence } from '../../nn/sequence.js'
 import type { ProcessGroup } from '../group.js'
 import type { Mesh } from '../mesh.js'
-import { type ContextKind, type ContextPlace, partOf, takeTokens } from './layout.js'
+import { type ContextKind, type ContextPlace, partOf, takeTokens, tokensPerRank } from './layout.js'
 import { ringAttention, ringPackedAttention } from './ring.js'
 import { ulyssesAttention, ulyssesPackedAttention } from './ulysses.js'
 
@@ -23,11 +23,17 @@ const isAttention = (module: Module): module is Attention => hasSequence(module)
 
 /**
  * Cuts the sequences of a model's inputs (B, T) over the mesh's axis cp. After the heads are cut (tensor parallelism),
- * before the layers are (pipeline). `wanted`: null takes ulysses where the heads divide, else ring.
+ * before the layers are (pipeline). `wanted`: null takes ulysses where the heads divide, else ring; `length`: of the
+ * sequences, where it is known before the first of them.
  *
- * @throws CONFIG where the model has no attention that can be cut, or its heads do not divide
+ * @throws CONFIG where the model has no attention that can be cut, or its heads or the length do not divide
  */
-export function parallelizeContext(model: Module, mesh: Mesh, wanted: ContextKind | null = null): void {
+export function parallelizeContext(
+  model: Module,
+  mesh: Mesh,
+  wanted: ContextKind | null = null,
+  length?: number,
+): void {
   const group = mesh.group('cp')
   if (group.size === 1) return
   const attentions = modulesOf(model).filter(isAttention)
@@ -39,6 +45,7 @@ export function parallelizeContext(model: Module, mesh: Mesh, wanted: ContextKin
   }
   const kind = chooseKind(attentions, group.size, wanted)
   const place = { kind, rank: group.rank, size: group.size }
+  if (length !== undefined) tokensPerRank(place, length)
   const sequence = makeSequence(place, group)
   for (const module of modulesOf(model)) if (hasSequence(module)) module.sequence = sequence
   cutInputs(model, place)
@@ -80,6 +87,13 @@ function cutInputs(model: LayeredModel, place: ContextPlace): void {
   model.layers = () =>
     layers().map((layer, index, all) => {
       if (index > 0 && index < all.length - 1) return layer
-      return { ...layer, forward: (x, inputs) => layer.forward(x, inputs.map((input) => takeTokens(input, place))) }
+      return {
+        ...layer,
+        forward: (x, inputs) =>
+          layer.forward(
+            x,
+            inputs.map((input) => takeTokens(input, place)),
+          ),
+      }
     })
 }

@@ -50,13 +50,7 @@ export function ringPackedAttention(qkv: Tensor, options: AttentionOptions, grou
 }
 
 /** As ops.attention, of a rank's tokens. */
-export function ringAttention(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  options: AttentionOptions,
-  group: ProcessGroup,
-): Tensor {
+export function ringAttention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions, group: ProcessGroup): Tensor {
   const d = (q.shape[2] as number) / options.numHeads
   const part = (x: Tensor): Part => {
     const [, tokens, row] = x.shape as [number, number, number]

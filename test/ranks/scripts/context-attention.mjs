@@ -1,7 +1,8 @@
 // One rank of test/ranks/context.test.ts: attention of a cut sequence against ops.attention of the whole, values and
 // gradients; rank 0 prints for each case the largest difference on any rank, relative to the largest value.
-import { backwardFrom, ops, tensor, tidy } from '../../../dist/index.js'
+
 import { joinWorld, leaveWorld } from '../../../dist/engine/initialize.js'
+import { backwardFrom, ops, tensor, tidy } from '../../../dist/index.js'
 import { takeTokens } from '../../../dist/parallel/context/layout.js'
 import { ringAttention, ringPackedAttention } from '../../../dist/parallel/context/ring.js'
 import { ulyssesAttention, ulyssesPackedAttention } from '../../../dist/parallel/context/ulysses.js'
