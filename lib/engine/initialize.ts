@@ -93,6 +93,7 @@ export function makeEngine<Args extends Tensor[]>(
   const { train, sequence_length } = config.data
   parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
+  const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const zero = new Zero(model, {
     stage,
     group: mesh.group('dp', 'cp'),
