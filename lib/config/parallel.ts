@@ -65,7 +65,8 @@ export const tensorParallel = section(
     ),
     sequence_parallel: served(boolean, false, 'norms and dropout are cut along the sequence as well; ours'),
     dtype: hint(string, 'fp16', "the model's type counts"),
-    tp_overlap_comm: hint(boolean, false, 'it moves time only'),
+    tp_overlap_comm: served(boolean, false, 'products in pieces, whose communication runs beside the next piece'),
+    overlap_chunks: served(positive, 4, 'pieces of a product with tp_overlap_comm; ours'),
     preset_model: refused(nullable(string), null, models),
     partition_config: refused(anything, null, models),
     injection_policy_tuple: refused(anything, null, models),
@@ -107,7 +108,12 @@ export const activationCheckpointing = section(
     number_checkpoints: served(
       nullable(size),
       null,
-      'groups of blocks of which only the input is kept; null or 0: none',
+      'groups of consecutive blocks of which only the input is kept; null or 0: none',
+    ),
+    granularity: served(
+      oneOf(['full', 'selective']),
+      'full',
+      '"selective" computes only the attention of each block again, without number_checkpoints; ours',
     ),
     partition_activations: hint(boolean, false, memoryOnly),
     cpu_checkpointing: hint(boolean, false, memoryOnly),

@@ -33,6 +33,7 @@ export class Linear extends Module {
 
 /** GPT-2's linear: weight (in, out), as Hugging Face stores it. */
 export class Conv1D extends Module {
+  readonly inFirst = true
   readonly weight: Parameter
   readonly bias: Parameter
   readonly activation: 'gelu' | 'geluTanh' | undefined
@@ -112,6 +113,11 @@ export class Dropout extends Module {
   forward(x: Tensor): Tensor {
     if (!this.training || this.p === 0) return x
     return ops.dropout(x, this.p, this.path, this.sequence.part(x.shape[1] as number))
+  }
+
+  /** The same for an attention's weights; undefined where nothing is dropped. */
+  ofAttention(part: Partial<ops.AttentionDropout> = {}): ops.AttentionDropout | undefined {
+    return this.training && this.p > 0 ? { ...part, p: this.p, site: this.path } : undefined
   }
 }
 

@@ -4,7 +4,7 @@ import { record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
-import type { SequencePart } from './random.js'
+import { checkProbability, drawsAt, randomState, type SequencePart } from './random.js'
 
 export interface AttentionOptions {
   numHeads: number
@@ -12,6 +12,25 @@ export interface AttentionOptions {
   causal?: boolean
   /** Default 1/sqrt(D). */
   scale?: number
+  /** Zeroes weights (after the softmax) with probability p and scales the rest by 1/(1-p). */
+  dropout?: AttentionDropout | undefined
+}
+
+/**
+ * What is drawn depends on the seed, the step, `site` and the weight's place in the whole (sample, head, query,
+ * key). Where this call sees a part of the heads or of the sequence, the other fields say which.
+ */
+export interface AttentionDropout {
+  p: number
+  /** Name of the place in the model; default: the next draw of this micro-batch. */
+  site?: string
+  /** This part's first head of q, and the heads of the whole; default 0 and `numHeads`. */
+  firstHead?: number
+  totalHeads?: number
+  /** The first query's and key's place in the sequence, and its length; default: the last query sees the last key. */
+  firstQuery?: number
+  firstKey?: number
+  length?: number
 }
 
 /** Where q, k or v lies: tensor, offset of its first element, elements per token and per sequence. */
@@ -32,6 +51,31 @@ export interface Geometry {
   scale: number
   causal: boolean
   position: number
+  /** The scalars of dropout (native/ops/attention.h). */
+  draws: readonly number[]
+}
+
+const noDraws: readonly number[] = new Array(9).fill(0)
+
+function drawsOf(
+  op: string,
+  g: { tq: number; tk: number; hq: number },
+  dropout: AttentionDropout | undefined,
+): readonly number[] {
+  if (!dropout) return noDraws
+  checkProbability(op, dropout.p)
+  if (dropout.p === 0) return noDraws
+  const length = dropout.length ?? Math.max(g.tq, g.tk)
+  const { p, site, firstHead = 0, totalHeads = g.hq, firstQuery = length - g.tq, firstKey = length - g.tk } = dropout
+  const inside = firstHead + g.hq <= totalHeads && firstQuery + g.tq <= length && firstKey + g.tk <= length
+  if (!inside || Math.min(firstHead, firstQuery, firstKey) < 0) {
+    throw new ZeroshardError(
+      'ARGUMENT',
+      `[${op}] dropout of heads ${firstHead} to ${firstHead + g.hq} of ${totalHeads}, queries from ${firstQuery} (${g.tq}) and keys from ${firstKey} (${g.tk}) of ${length}: the part must lie in the whole`,
+    )
+  }
+  const { seed, firstSample } = randomState
+  return [p, seed, drawsAt(site), firstSample, firstHead, totalHeads, firstQuery, firstKey, length]
 }
 
 /** Which queries of o, lse and do these are, and whether other keys were there before (native/ops/attention.h). */
@@ -61,6 +105,7 @@ export function scalarsOf(g: Geometry, q: Part, k: Part, v: Part, place?: Place)
     v.offset,
     v.row,
     v.batch,
+    ...g.draws,
     place?.continues ? 1 : 0,
     place?.first ?? 0,
     place?.tokens ?? g.tq,
@@ -82,35 +127,29 @@ function headsOf(op: string, x: Tensor, heads: number): number {
   return width / heads
 }
 
-/** Where q, k and v lie in qkv (B, T, (Hq + 2·Hkv)·D). */
-export function packedParts(qkv: Tensor, numHeads: number, numKeyValueHeads: number, d: number): [Part, Part, Part] {
-  const row = qkv.shape[2] as number
-  const batch = row * (qkv.shape[1] as number)
-  return [0, numHeads, numHeads + numKeyValueHeads].map((head) => ({ tensor: qkv, offset: head * d, row, batch })) as [
-    Part,
-    Part,
-    Part,
-  ]
+/** Sizes of an attention, and where its q, k and v lie. */
+export interface Parts {
+  g: Geometry
+  parts: [Part, Part, Part]
+}
+
+/** Of qkv (B, T, (Hq + 2·Hkv)·D). */
+export function packedParts(qkv: Tensor, options: AttentionOptions): Parts {
+  const op = 'packedAttention'
+  checkFloat(op, qkv)
+  const { numHeads: hq, numKeyValueHeads: hkv = hq, causal = true, dropout } = options
+  const d = headsOf(op, qkv, hq + 2 * hkv)
+  if (hq % hkv !== 0)
+    throw new ZeroshardError('SHAPE', `[${op}] ${hq} heads cannot share ${hkv} of keys and values; use a divisor`)
+  const [b, t, row] = qkv.shape as [number, number, number]
+  const sizes = { b, tq: t, tk: t, hq, hkv, d, scale: options.scale ?? d ** -0.5, causal, position: 0 }
+  const part = (head: number): Part => ({ tensor: qkv, offset: head * d, row, batch: t * row })
+  return { g: { ...sizes, draws: drawsOf(op, sizes, dropout) }, parts: [part(0), part(hq), part(hq + hkv)] }
 }
 
 /** Self-attention of packed qkv (B, T, (Hq + 2·Hkv)·D), as GPT-2's c_attn makes it → (B, T, Hq·D). */
 export function packedAttention(qkv: Tensor, options: AttentionOptions): Tensor {
-  checkFloat('packedAttention', qkv)
-  const { numHeads: hq, numKeyValueHeads: hkv = hq } = options
-  const d = headsOf('packedAttention', qkv, hq + 2 * hkv)
-  const [b, t] = qkv.shape as [number, number]
-  const g: Geometry = {
-    b,
-    tq: t,
-    tk: t,
-    hq,
-    hkv,
-    d,
-    scale: options.scale ?? d ** -0.5,
-    causal: options.causal ?? true,
-    position: 0,
-  }
-  const parts = packedParts(qkv, hq, hkv, d)
+  const { g, parts } = packedParts(qkv, options)
   const { o, lse } = forward(g, ...parts)
   record('packedAttention', [o], [qkv], [qkv, o, lse], ([dy]) => {
     if (!dy) return []
@@ -124,23 +163,26 @@ export function packedAttention(qkv: Tensor, options: AttentionOptions): Tensor 
 
 /** Attention of q (B, T, Hq·D) over k, v (B, S, Hkv·D) → (B, T, Hq·D). Causal: the last query sees the last key. */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
-  checkFloat('attention', q, k, v)
-  const g = geometryOf(q, k, v, options)
-  const part = (x: Tensor): Part => ({
-    tensor: x,
-    offset: 0,
-    row: x.shape[2] as number,
-    batch: (x.shape[1] as number) * (x.shape[2] as number),
-  })
-  const { o, lse } = forward(g, part(q), part(k), part(v))
+  const { g, parts } = separateParts(q, k, v, options)
+  const { o, lse } = forward(g, ...parts)
   record('attention', [o], [q, k, v], [q, k, v, o, lse], ([dy]) => {
     if (!dy) return []
     const [dq, dk, dv] = [q, k, v].map((x) => empty(x.shape, { dtype: x.dtype })) as [Tensor, Tensor, Tensor]
-    runOp('attention_backward', [dq, dk, dv], [dy, q, k, v, o, lse], scalarsOf(g, part(q), part(k), part(v)))
+    runOp('attention_backward', [dq, dk, dv], [dy, q, k, v, o, lse], scalarsOf(g, ...parts))
     return [dq, dk, dv]
   })
   lse.dispose()
   return o
+}
+
+/** Of q (B, T, Hq·D) and k, v (B, S, Hkv·D). */
+export function separateParts(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Parts {
+  checkFloat('attention', q, k, v)
+  const part = (x: Tensor): Part => {
+    const [, tokens, row] = x.shape as [number, number, number]
+    return { tensor: x, offset: 0, row, batch: tokens * row }
+  }
+  return { g: geometryOf(q, k, v, options), parts: [part(q), part(k), part(v)] }
 }
 
 function geometryOf(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Geometry {
@@ -162,7 +204,18 @@ function geometryOf(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions):
   }
   const [b, tq] = q.shape as [number, number]
   const tk = k.shape[1] as number
-  return { b, tq, tk, hq, hkv, d, scale: options.scale ?? d ** -0.5, causal: options.causal ?? true, position: tk - tq }
+  return {
+    b,
+    tq,
+    tk,
+    hq,
+    hkv,
+    d,
+    scale: options.scale ?? d ** -0.5,
+    causal: options.causal ?? true,
+    position: tk - tq,
+    draws: drawsOf('attention', { tq, tk, hq }, options.dropout),
+  }
 }
 
 /**
@@ -186,6 +239,7 @@ export function cachedAttention(
     scale: options.scale ?? options.headSize ** -0.5,
     causal: true,
     position: cache.length - options.tokens,
+    draws: noDraws,
   }
   const { o, lse } = forward(
     g,

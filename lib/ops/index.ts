@@ -1,7 +1,7 @@
 // All differentiable operations.
 
 export * from './arithmetic.js'
-export { attention, packedAttention, rotary } from './attention.js'
+export { type AttentionDropout, type AttentionOptions, attention, packedAttention, rotary } from './attention.js'
 export { embedding } from './embedding.js'
 export * from './layout.js'
 export { type LinearOptions, linear, matmul } from './linear.js'

@@ -19,15 +19,21 @@ export interface RandomState {
 }
 
 export const randomState: RandomState = { seed: 0, step: 0, firstSample: 0, draws: 0 }
-recomputeState.save = () => randomState.draws
-recomputeState.restore = (draws) => {
-  randomState.draws = draws as number
-}
+recomputeState.save = () => ({ ...randomState })
+recomputeState.restore = (state) => void Object.assign(randomState, state)
 
 /** A 53-bit number for a name: where a stream of random numbers begins. */
 export function siteOf(...parts: readonly (string | number)[]): number {
   const digest = createHash('sha256').update(parts.join('\0')).digest()
   return Number(digest.readBigUInt64LE(0) >> 11n)
+}
+
+/** The stream of numbers of one dropout: by name, or the next draw of this micro-batch. */
+export const drawsAt = (site?: string): number =>
+  siteOf('dropout', randomState.step, site ?? `draw ${randomState.draws++}`)
+
+export function checkProbability(op: string, p: number): void {
+  if (!(p >= 0 && p < 1)) throw new ZeroshardError('ARGUMENT', `[${op}] p ${p} must be in [0, 1)`)
 }
 
 /**
@@ -44,12 +50,12 @@ export interface SequencePart {
 /** Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …), or (samples, part, …). */
 export function dropout(x: Tensor, p: number, site?: string, part?: SequencePart): Tensor {
   checkFloat('dropout', x)
-  if (!(p >= 0 && p < 1)) throw new ZeroshardError('ARGUMENT', `[dropout] p ${p} must be in [0, 1)`)
+  checkProbability('dropout', p)
   if (p === 0) return x
   const cols = lastDim('dropout', x)
   const rows = x.count / Math.max(cols, 1)
-  const { seed, step, firstSample } = randomState
-  const place = siteOf('dropout', step, site ?? `draw ${randomState.draws++}`)
+  const { seed, firstSample } = randomState
+  const place = drawsAt(site)
   const rowOffset = firstSample * (rows / Math.max(x.shape[0] as number, 1))
   const scalars = [
     p,

@@ -51,6 +51,10 @@ function release(cell: { handle: number; storage: SharedStorage }): void {
 /** What produced a tensor; the tape's own type, opaque here. */
 export interface Producer {
   readonly sequence: number
+  /** Nobody can use that output any more, but operations that did already. */
+  outputDisposed(): void
+  /** One more user, until an outputDisposed(). */
+  retain(): void
 }
 
 export class Tensor {
@@ -175,6 +179,7 @@ export class Tensor {
   dispose(): void {
     if (this.#disposed) return
     this.#disposed = true
+    this.producer?.outputDisposed()
     if (this.#holds === 0) this.#free()
   }
 

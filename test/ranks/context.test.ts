@@ -13,13 +13,14 @@ const gpt2 = {
   vocab_size: 256,
   resid_pdrop: 0.1,
   embd_pdrop: 0.1,
-  attn_pdrop: 0,
+  attn_pdrop: 0.1,
 }
 const llama = {
   model_type: 'llama',
   num_hidden_layers: 2,
   num_attention_heads: 4,
   num_key_value_heads: 2,
+  attention_dropout: 0.1,
   hidden_size: 32,
   intermediate_size: 48,
   max_position_embeddings: 16,
@@ -48,6 +49,8 @@ const attentions = ['ring', 'ulysses'].flatMap((kind) => [
   { kind, ...sizes, hkv: 1, b: 1 },
   { kind, ...sizes, hkv: 2, dtype: 'bf16' },
   { kind, ...sizes, causal: false },
+  { kind, ...sizes, hkv: 2, p: 0.3 },
+  { kind, ...sizes, packed: true, p: 0.3, causal: false },
   { kind, ...sizes, t: 272, b: 1, hq: 8, d: 4 },
 ])
 

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { ZeroshardError } from '../../lib/binding/errors.js'
 import {
+  allPaths,
   type Config,
   parseConfigText,
   type Read,
@@ -27,7 +28,7 @@ function resolve(more: object, worldSize = 4, batch: object = micro): Config {
 /** What the schema makes of it, whether or not the engine follows yet. */
 function read(raw: object): Read & { hints: string[] } {
   const hints = new Map<string, string[]>()
-  const values = readSection({ source: 'c.json', hints, root: schema }, schema, { ...micro, ...raw }, '')
+  const values = readSection({ source: 'c.json', hints, paths: allPaths }, schema, { ...micro, ...raw }, '')
   return { ...values, hints: [...hints].map(([text, paths]) => `${paths}: ${text}`) }
 }
 

@@ -1,7 +1,7 @@
 // Which tokens a context-parallel rank has: together all, each once, and as many pairs of attention on every rank.
 
 import t from 'tap'
-import { positionsOf } from '../../lib/nn/sequence.js'
+import { partWithin, positionsOf } from '../../lib/nn/sequence.js'
 import { chunksOf, contextKinds, partOf, takeTokens, tokensPerRank } from '../../lib/parallel/context/layout.js'
 import { tensor } from '../../lib/tensor/tensor.js'
 
@@ -39,6 +39,18 @@ t.test("a ring's ranks have as many pairs of a query and a key that it sees, in 
       t.strictSame([...new Set(pairs)], [step === 0 ? 3 : 2], `step ${step} of ${size}`)
     }
   }
+  t.end()
+})
+
+t.test('a part of a part has the positions there', (t) => {
+  for (const kind of contextKinds) {
+    const part = partOf({ kind, rank: 1, size: 2 }, 12)
+    const all = [...positionsOf(part, 12)]
+    for (const count of [3, 4, 6, 12])
+      for (let from = 0; from < 12; from += count)
+        t.strictSame([...positionsOf(partWithin(part, 12, from, count), count)], all.slice(from, from + count))
+  }
+  t.strictSame([...positionsOf(partWithin(undefined, 12, 6, 3), 3)], [6, 7, 8])
   t.end()
 })
 

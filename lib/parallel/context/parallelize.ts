@@ -1,8 +1,7 @@
-// Context parallelism: a sequence is cut over ranks, and only attention talks. The model stays plain: from outside its
-// attention, its positions and its dropout are told where this rank's tokens lie, and its inputs are cut.
+// Context parallelism: sequences are cut over ranks, and only attention talks. The model stays plain: its modules'
+// field `sequence` tells them which tokens are here, where those lie, and how they attend.
 
 import { ZeroshardError } from '../../binding/errors.js'
-import { LayeredModel } from '../../nn/layered.js'
 import type { Module } from '../../nn/module.js'
 import type { Sequence } from '../../nn/sequence.js'
 import type { ProcessGroup } from '../group.js'
@@ -22,11 +21,12 @@ const hasSequence = (module: Module): module is Module & { sequence: Sequence } 
 const isAttention = (module: Module): module is Attention => hasSequence(module) && 'numHeads' in module
 
 /**
- * Cuts the sequences of a model's inputs (B, T) over the mesh's axis cp. After the heads are cut (tensor parallelism),
- * before the layers are (pipeline). `wanted`: null takes ulysses where the heads divide, else ring; `length`: of the
- * sequences, where it is known before the first of them.
+ * Cuts the sequences of a model's inputs (B, T) over the mesh's axis cp. After the heads are cut (tensor parallelism).
+ * `wanted`: null takes ulysses where the heads divide, else ring; `length`: of the sequences, where it is known before
+ * the first of them.
  *
  * @throws CONFIG where the model has no attention that can be cut, or its heads or the length do not divide
+ * @example parallelizeContext(new Gpt2({ n_head: 4 }), mesh, 'ring')
  */
 export function parallelizeContext(
   model: Module,
@@ -37,10 +37,10 @@ export function parallelizeContext(
   const group = mesh.group('cp')
   if (group.size === 1) return
   const attentions = modulesOf(model).filter(isAttention)
-  if (!(model instanceof LayeredModel) || attentions.length === 0) {
+  if (attentions.length === 0) {
     throw new ZeroshardError(
       'CONFIG',
-      `[context] ${model.constructor.name} has no attention whose sequence could be cut over ${group.size} ranks; use a model of zeroshard/models, or mesh.context 1`,
+      `[context] ${model.constructor.name} has no attention whose sequence could be cut over ${group.size} ranks (a module with numHeads and sequence); use a model of zeroshard/models, or mesh.context 1`,
     )
   }
   const kind = chooseKind(attentions, group.size, wanted)
@@ -48,7 +48,6 @@ export function parallelizeContext(
   if (length !== undefined) tokensPerRank(place, length)
   const sequence = makeSequence(place, group)
   for (const module of modulesOf(model)) if (hasSequence(module)) module.sequence = sequence
-  cutInputs(model, place)
 }
 
 function modulesOf(model: Module): Module[] {
@@ -67,7 +66,7 @@ function chooseKind(attentions: readonly Attention[], size: number, wanted: Cont
   const text = odd.q === odd.kv ? `${odd.q} heads` : `${odd.q} heads and ${odd.kv} of keys and values`
   throw new ZeroshardError(
     'CONFIG',
-    `[context] ${text} on each tensor-parallel rank do not divide over context ${size}; use context_parallel.type "ring", or another mesh.context`,
+    `[context] ${text} on each tensor-parallel rank do not divide over context ${size}; use context_parallel.type "ring" (with mesh.context), or another number of ranks`,
   )
 }
 
@@ -75,25 +74,9 @@ function makeSequence(place: ContextPlace, group: ProcessGroup): Sequence {
   const [attention, packed] =
     place.kind === 'ring' ? [ringAttention, ringPackedAttention] : [ulyssesAttention, ulyssesPackedAttention]
   return {
+    take: (input) => takeTokens(input, place),
     part: (tokens) => partOf(place, tokens),
     attention: (q, k, v, options) => attention(q, k, v, options, group),
     packedAttention: (qkv, options) => packed(qkv, options, group),
   }
-}
-
-/** The first layer reads tokens, the last one targets: both get this rank's part. */
-function cutInputs(model: LayeredModel, place: ContextPlace): void {
-  const layers = model.layers.bind(model)
-  model.layers = () =>
-    layers().map((layer, index, all) => {
-      if (index > 0 && index < all.length - 1) return layer
-      return {
-        ...layer,
-        forward: (x, inputs) =>
-          layer.forward(
-            x,
-            inputs.map((input) => takeTokens(input, place)),
-          ),
-      }
-    })
 }

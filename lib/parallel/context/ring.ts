@@ -4,8 +4,9 @@
 // Sums are in the order of the ring: the same bits in every run.
 
 import { record } from '../../autograd/tape.js'
-import { type AttentionOptions, type Part, packedParts } from '../../ops/attention.js'
-import { type AttentionBlock, attendBlock, attendBlockBackward, shifted } from '../../ops/attention-block.js'
+import { ZeroshardError } from '../../binding/errors.js'
+import { type AttentionOptions, type Part, type Parts, packedParts, separateParts } from '../../ops/attention.js'
+import { type AttentionBlock, attendBlock, attendBlockBackward, drawsAt, shifted } from '../../ops/attention-block.js'
 import { type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
 import { chunksOf } from './layout.js'
@@ -15,34 +16,22 @@ const FORWARD = 1
 const BACKWARD = 2
 const GRADIENTS = 3
 
-/** One attention of this rank's tokens: where q, k, v lie, and the sizes. */
-interface Ring {
+/** One attention of this rank's tokens. */
+interface Ring extends Parts {
   group: ProcessGroup
-  b: number
-  tokens: number
-  hq: number
-  hkv: number
-  d: number
-  scale: number
-  causal: boolean
-  q: Part
-  k: Part
-  v: Part
 }
 
-/** As ops.packedAttention, of a rank's tokens. */
+/** As ops.packedAttention, of a rank's tokens: qkv (B, T/n, (Hq + 2·Hkv)·D) → (B, T/n, Hq·D). */
 export function ringPackedAttention(qkv: Tensor, options: AttentionOptions, group: ProcessGroup): Tensor {
-  const { numHeads: hq, numKeyValueHeads: hkv = hq } = options
-  const d = (qkv.shape[2] as number) / (hq + 2 * hkv)
-  const [q, k, v] = packedParts(qkv, hq, hkv, d)
-  const ring = ringOf(q, k, v, d, options, group)
+  const ring = ringOf(packedParts(qkv, inWhole(qkv, options, group)), group)
   const { o, lse } = forward(ring)
   record('ringAttention', [o], [qkv], [qkv, o, lse], ([dy]) => {
     if (!dy) return []
+    const { b, tq, hq, hkv, d } = ring.g
     const dqkv = empty(qkv.shape, { zero: true })
     const dkv = backward(ring, dy, o, lse, dqkv)
     const width = 2 * hkv * d
-    runOp('copy_2d', [dqkv], [dkv], [ring.b * ring.tokens, width, hq * d, qkv.shape[2] as number, 0, width])
+    runOp('copy_2d', [dqkv], [dkv], [b * tq, width, hq * d, qkv.shape[2] as number, 0, width])
     return [inType(dqkv, qkv.dtype)]
   })
   lse.dispose()
@@ -51,21 +40,17 @@ export function ringPackedAttention(qkv: Tensor, options: AttentionOptions, grou
 
 /** As ops.attention, of a rank's tokens. */
 export function ringAttention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions, group: ProcessGroup): Tensor {
-  const d = (q.shape[2] as number) / options.numHeads
-  const part = (x: Tensor): Part => {
-    const [, tokens, row] = x.shape as [number, number, number]
-    return { tensor: x, offset: 0, row, batch: tokens * row }
-  }
-  const ring = ringOf(part(q), part(k), part(v), d, options, group)
+  const ring = ringOf(separateParts(q, k, v, inWhole(q, options, group)), group)
   const { o, lse } = forward(ring)
   record('ringAttention', [o], [q, k, v], [q, k, v, o, lse], ([dy]) => {
     if (!dy) return []
+    const { b, tq, hkv, d } = ring.g
     const dq = empty(q.shape, { zero: true })
     const dkv = backward(ring, dy, o, lse, dq)
-    const width = ring.hkv * d
+    const width = hkv * d
     const [dk, dv] = [0, width].map((offset) => {
       const half = empty(k.shape)
-      runOp('copy_2d', [half], [dkv], [ring.b * ring.tokens, width, 0, width, offset, 2 * width])
+      runOp('copy_2d', [half], [dkv], [b * tq, width, 0, width, offset, 2 * width])
       return inType(half, k.dtype)
     })
     return [inType(dq, q.dtype), dk, dv]
@@ -74,10 +59,20 @@ export function ringAttention(q: Tensor, k: Tensor, v: Tensor, options: Attentio
   return o
 }
 
-function ringOf(q: Part, k: Part, v: Part, d: number, options: AttentionOptions, group: ProcessGroup): Ring {
-  const { numHeads: hq, numKeyValueHeads: hkv = hq, scale = d ** -0.5, causal = true } = options
-  const [b, tokens] = q.tensor.shape as [number, number]
-  return { group, b, tokens, hq, hkv, d, scale, causal, q, k, v }
+/** Dropout in a sequence of all ranks' tokens; each block says where in it it lies. */
+function inWhole(x: Tensor, { dropout, ...options }: AttentionOptions, { size }: ProcessGroup): AttentionOptions {
+  const length = size * (x.shape[1] as number)
+  return dropout ? { ...options, dropout: { ...dropout, firstQuery: 0, firstKey: 0, length } } : options
+}
+
+function ringOf(parts: Parts, group: ProcessGroup): Ring {
+  const { tq, tk } = parts.g
+  if (tq !== tk || tq % 2 !== 0)
+    throw new ZeroshardError(
+      'SHAPE',
+      `[ringAttention] ${tq} queries and ${tk} keys of a rank; both must be its two equal chunks of the sequence`,
+    )
+  return { ...parts, group }
 }
 
 function inType(x: Tensor, dtype: DType): Tensor {
@@ -89,7 +84,7 @@ function inType(x: Tensor, dtype: DType): Tensor {
 }
 
 /** This rank's keys and values side by side (B, tokens, 2·Hkv·D): what goes round. */
-function ownKeysAndValues({ b, tokens, hkv, d, k, v }: Ring): Tensor {
+function ownKeysAndValues({ g: { b, tq: tokens, hkv, d }, parts: [, k, v] }: Ring): Tensor {
   const width = hkv * d
   const kv = empty([b, tokens, 2 * width], { dtype: k.tensor.dtype })
   for (const [index, part] of [k, v].entries()) {
@@ -108,24 +103,27 @@ function pass(x: Tensor, group: ProcessGroup, tag: number): Tensor {
 }
 
 /** Chunks of own queries with those chunks of rank `source`'s keys and values that they see. */
-function blocksWith(ring: Ring, source: number, kv: Tensor): AttentionBlock[] {
-  const { group, b, tokens, hq, hkv, d, scale, causal, q } = ring
+function blocksWith({ group, g, parts: [q] }: Ring, source: number, kv: Tensor): AttentionBlock[] {
+  const { tq: tokens, hkv, d, causal } = g
   const half = tokens / 2
   const row = 2 * hkv * d
-  const k = { tensor: kv, offset: 0, row, batch: tokens * row }
-  const v = { ...k, offset: hkv * d }
-  const sizes = { b, tq: half, tk: half, hq, hkv, d, scale, position: 0, tokens }
+  const k: Part = { tensor: kv, offset: 0, row, batch: tokens * row }
+  const v: Part = { ...k, offset: hkv * d }
   return chunksOf(group.rank, group.size).flatMap((queryChunk, i) =>
     chunksOf(source, group.size).flatMap((keyChunk, j): AttentionBlock[] => {
       if (causal && keyChunk > queryChunk) return []
       return [
         {
-          ...sizes,
+          ...g,
+          tq: half,
+          tk: half,
           causal: causal && keyChunk === queryChunk,
+          draws: drawsAt(g.draws, queryChunk * half, keyChunk * half),
           q: shifted(q, i * half),
           k: shifted(k, j * half),
           v: shifted(v, j * half),
           first: i * half,
+          tokens,
           continues: source !== group.rank || j > 0,
         },
       ]
@@ -146,13 +144,13 @@ function goRound(ring: Ring, tag: number, visit: (source: number, kv: Tensor, st
 }
 
 function forward(ring: Ring): { o: Tensor; lse: Tensor } {
-  const { b, tokens, hq, d, q } = ring
+  const { b, tq: tokens, hq, d } = ring.g
   const wide = empty([b, tokens, hq * d])
   const lse = empty([b, hq, tokens])
   goRound(ring, FORWARD, (source, kv) => {
     for (const block of blocksWith(ring, source, kv)) attendBlock(block, wide, lse)
   })
-  return { o: inType(wide, q.tensor.dtype), lse }
+  return { o: inType(wide, ring.parts[0].tensor.dtype), lse }
 }
 
 /** Adds to `dq` (f32, where q lies); gives the gradients of own keys and values (B, tokens, 2·Hkv·D), f32. */

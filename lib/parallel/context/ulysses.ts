@@ -2,6 +2,7 @@
 //
 //   (B, T/n, heads) → all-to-all → (B, T, heads/n) → attention → (B, T, heads/n) → all-to-all → (B, T/n, heads)
 
+import { ZeroshardError } from '../../binding/errors.js'
 import type { AttentionOptions } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
 import { tidy } from '../../tensor/scope.js'
@@ -22,7 +23,7 @@ export function ulyssesPackedAttention(qkv: Tensor, options: AttentionOptions, g
   const numHeads = options.numHeads / group.size
   return tidy(() => {
     const parts = ops.reshape(qkv, [b, t, 3, width / 3])
-    return attendPacked(parts, { ...options, numHeads, numKeyValueHeads: numHeads }, group)
+    return attendPacked(parts, ownHeads(options, numHeads, numHeads, group), group)
   })
 }
 
@@ -42,8 +43,27 @@ export function ulyssesAttention(
   return tidy(() => {
     const parts = [q, repeatHeads(k, hkv, times), repeatHeads(v, hkv, times)].map(byRank)
     const packed = ops.reshape(ops.concat(parts, 3), [b, t, 1, -1])
-    return attendPacked(packed, { ...options, numHeads: hq / size, numKeyValueHeads: (hkv * times) / size }, group)
+    return attendPacked(packed, ownHeads(options, hq / size, (hkv * times) / size, group), group)
   })
+}
+
+/** Options for this rank's heads; dropout draws for their place among all. */
+function ownHeads(
+  { dropout, ...options }: AttentionOptions,
+  numHeads: number,
+  numKeyValueHeads: number,
+  { rank, size }: ProcessGroup,
+): AttentionOptions {
+  if (!Number.isInteger(numHeads) || !Number.isInteger(numKeyValueHeads)) {
+    throw new ZeroshardError(
+      'SHAPE',
+      `[ulyssesAttention] ${options.numHeads} heads and ${numKeyValueHeads * size} of keys and values do not divide over ${size} ranks; use ringAttention`,
+    )
+  }
+  const own = { ...options, numHeads, numKeyValueHeads }
+  if (!dropout) return own
+  const { firstHead = 0, totalHeads = options.numHeads } = dropout
+  return { ...own, dropout: { ...dropout, firstHead: firstHead + rank * numHeads, totalHeads } }
 }
 
 /** Each head of x (B, T, heads·D) `times` times, side by side. */

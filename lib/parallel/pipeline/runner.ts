@@ -110,6 +110,7 @@ export class PipelineRunner {
     x?.dispose() // backward's part of it is held by the tape
     if (chunk.last) request.onLoss(output)
     if (request.training) {
+      output.producer?.retain() // backward begins here, long after the output was sent and freed
       const form = { shape: output.shape, dtype: output.dtype }
       this.#activations.set(
         key(at),
@@ -152,9 +153,10 @@ export class PipelineRunner {
       activation.output.dispose()
     } else {
       const gradient = take(this.#gradients, key(at)) as Tensor
-      backward([activation.output], [gradient], postponed)
+      backward([activation.output], [gradient], { postponed })
       gradient.dispose()
     }
+    activation.output.producer?.outputDisposed()
     if (inputOnly) zero.fetcher?.releaseUnits(units)
     else {
       zero.endBackward()
@@ -229,6 +231,7 @@ export class PipelineRunner {
       box.clear()
     }
     for (const { output, postponed } of this.#activations.values()) {
+      output.producer?.outputDisposed()
       output.dispose()
       postponed.drop()
     }

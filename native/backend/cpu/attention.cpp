@@ -20,6 +20,9 @@ struct Shape {
   float scale;
   bool causal;
   Layout q, k, v;
+  bool drops;
+  Draws draws;
+  uint64_t sample, first_head, heads_full, query, first_key, t_full;
   bool continues;
   int64_t o_first, o_t;
 
@@ -29,8 +32,15 @@ struct Shape {
         position(integer(call, ATTENTION_Q_POSITION)), scale(static_cast<float>(call->scalars[ATTENTION_SCALE])),
         causal(integer(call, ATTENTION_CAUSAL) != 0),
         q(at(call, ATTENTION_Q_OFFSET)), k(at(call, ATTENTION_K_OFFSET)), v(at(call, ATTENTION_V_OFFSET)),
+        drops(call->scalars[ATTENTION_P] > 0),
+        draws(draws_of(static_cast<float>(call->scalars[ATTENTION_P]), natural(call, ATTENTION_SEED), natural(call, ATTENTION_SITE))),
+        sample(natural(call, ATTENTION_SAMPLE)), first_head(natural(call, ATTENTION_HEAD)),
+        heads_full(natural(call, ATTENTION_HEADS_FULL)), query(natural(call, ATTENTION_QUERY)),
+        first_key(natural(call, ATTENTION_KEY)), t_full(natural(call, ATTENTION_T_FULL)),
         continues(integer(call, ATTENTION_CONTINUE) != 0), o_first(integer(call, ATTENTION_O_FIRST)),
         o_t(integer(call, ATTENTION_O_T)) {}
+
+  static uint64_t natural(const zs_call *call, int index) { return static_cast<uint64_t>(integer(call, index)); }
 
   static Layout at(const zs_call *call, int first) {
     return {integer(call, first), integer(call, first + 1), integer(call, first + 2)};
@@ -41,6 +51,11 @@ struct Shape {
   // Where query t of a head lies in o and do, and in lse.
   int64_t dense(int64_t batch, int64_t t, int64_t head) const { return ((batch * o_t + o_first + t) * hq + head) * d; }
   int64_t line(int64_t batch, int64_t t, int64_t head) const { return (batch * hq + head) * o_t + o_first + t; }
+  // Number of the element (batch, head, t, key) in the whole, for dropout.
+  uint64_t index(int64_t batch, int64_t head, int64_t t, int64_t key) const {
+    const auto n = [](int64_t value) { return static_cast<uint64_t>(value); };
+    return (((sample + n(batch)) * heads_full + first_head + n(head)) * t_full + query + n(t)) * t_full + first_key + n(key);
+  }
   // How many keys query t sees.
   int64_t seen(int64_t t) const { return causal ? std::min(tk, std::max(int64_t{0}, t + position + 1)) : tk; }
 };
@@ -121,7 +136,11 @@ template <class T> struct Forward {
       const int64_t n = std::min(kBlock, end - key);
       typed.pack(kp, k + s.start(s.k, batch, key, kv), s.k.row, true, n, s.d, false);
       typed.multiply(qp, kp, m, n, s.d, scores.data(), kBlock, false);
-      for (int64_t i = 0; i < m; i++) soften(i, std::clamp(s.seen(first + i) - key, int64_t{0}, n), n, dw);
+      for (int64_t i = 0; i < m; i++) {
+        const int64_t seen = std::clamp(s.seen(first + i) - key, int64_t{0}, n);
+        soften(i, seen, n, dw);
+        if (s.drops) drop(i, seen, s.index(batch, head, first + i, key));
+      }
       plain.pack(pp, scores.data(), kBlock, true, m, n, true);
       typed.pack(vp, v + s.start(s.v, batch, key, kv), s.v.row, false, s.d, n, false);
       plain.multiply(pp, vp, m, s.d, n, sums.data(), dw, true);
@@ -156,6 +175,13 @@ template <class T> struct Forward {
     total[i] = total[i] * fade + rows.exp_sum(row, seen, s.scale, high);
     if (fade != 1) for (int64_t c = 0; c < dw; c++) sums[i * dw + c] *= fade;
     top[i] = high;
+  }
+
+  // Dropout, after the sum: the weights that are kept still share the whole.
+  void drop(int64_t i, int64_t seen, uint64_t index) {
+    float mask[kBlock], *row = scores.data() + i * kBlock;
+    rows.kept(mask, seen, s.draws, index);
+    for (int64_t j = 0; j < seen; j++) row[j] *= mask[j];
   }
 };
 
@@ -205,7 +231,8 @@ template <class T> struct Backward {
       typed.multiply(queries, keys, m, n, s.d, scores.data(), kBlock, false);
       typed.multiply(grads, values, m, n, s.d, slopes.data(), kBlock, false);
       for (int64_t i = 0; i < m; i++) {
-        slope_row(i, std::clamp(s.seen(first + i) - key, int64_t{0}, n), n, lse[s.line(batch, first + i, h)]);
+        slope_row(i, std::clamp(s.seen(first + i) - key, int64_t{0}, n), n, lse[s.line(batch, first + i, h)],
+                  s.drops ? s.index(batch, h, first + i, key) : 0);
       }
       plain.pack(panel, scores.data(), kBlock, false, n, m, true);
       plain.multiply(panel, g_right, n, s.d, m, v_sums.data() + key * dw, dw, true);
@@ -218,11 +245,19 @@ template <class T> struct Backward {
       dq.put_or_add(s.continues, s.start(s.q, batch, first + i, h), q_sums.data() + i * dw, s.d);
   }
 
-  // Scores become probabilities, slopes (dP) become the gradient of the scores before scaling.
-  void slope_row(int64_t i, int64_t seen, int64_t n, float at) {
+  // Scores become probabilities (those that dropout kept, scaled), slopes (dP) become the gradient of the scores
+  // before scaling.
+  void slope_row(int64_t i, int64_t seen, int64_t n, float at, uint64_t index) {
     float *p = scores.data() + i * kBlock, *ds = slopes.data() + i * kBlock;
     rows.exp_sum(p, seen, s.scale, at);
-    for (int64_t j = 0; j < seen; j++) ds[j] = p[j] * (ds[j] - delta[i]) * s.scale;
+    if (s.drops) {
+      float mask[kBlock];
+      rows.kept(mask, seen, s.draws, index);
+      for (int64_t j = 0; j < seen; j++) ds[j] = p[j] * (ds[j] * mask[j] - delta[i]) * s.scale;
+      for (int64_t j = 0; j < seen; j++) p[j] *= mask[j];
+    } else {
+      for (int64_t j = 0; j < seen; j++) ds[j] = p[j] * (ds[j] - delta[i]) * s.scale;
+    }
     std::fill(p + seen, p + n, 0.0f);
     std::fill(ds + seen, ds + n, 0.0f);
   }

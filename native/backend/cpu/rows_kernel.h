@@ -4,6 +4,7 @@
 
 #include "../../ops/elementwise.h"
 #include "random_kernel.h"
+#include "draws_kernel.h"
 #include "rows.h"
 #include "vmath.h"
 
@@ -118,6 +119,7 @@ template <int W> constexpr RowKernels row_table() {
           dot<W>,
           draw<W, false>,
           draw<W, true>,
+          kept<W>,
           {activations<W, float>(), activations<W, bf16>(), activations<W, f16>()}};
 }
 

@@ -51,9 +51,9 @@ async function own(whole, shape, place) {
   return result
 }
 
-async function compare({ kind, b, t, hq, hkv, d, dtype = 'f32', packed = false, causal = true }) {
+async function compare({ kind, b, t, hq, hkv, d, dtype = 'f32', packed = false, causal = true, p = 0 }) {
   const place = { kind, rank: group.rank, size: group.size }
-  const options = { numHeads: hq, numKeyValueHeads: hkv, causal, scale: 0.4 }
+  const options = { numHeads: hq, numKeyValueHeads: hkv, causal, scale: 0.4, dropout: { p, site: 'here' } }
   const widths = packed ? [(hq + 2 * hkv) * d] : [hq * d, hkv * d, hkv * d]
   const [cut, plain] = packed
     ? [kind === 'ring' ? ringPackedAttention : ulyssesPackedAttention, ops.packedAttention]
