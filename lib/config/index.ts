@@ -94,7 +94,7 @@ export type Config = Omit<Read, Changed | keyof BatchSizes> &
     optimizer: { type: string; params: OptimizerParams }
     scheduler: { type: string; params: Record<string, unknown> } | undefined
     pipeline: Omit<Read['pipeline'], 'chunks'> & { chunks: number }
-    context_parallel: { type: 'ulysses' | 'ring' }
+    context_parallel: { type: 'ulysses' | 'ring' | null }
     communication_data_type: FloatName
     /** What was given and changes nothing, with the reason. */
     hints: string[]
@@ -133,7 +133,7 @@ export function resolveConfig(raw: unknown, { source, directory, worldSize }: Re
     optimizer,
     scheduler: resolveScheduler(reading, read, optimizer.type),
     pipeline: { ...read.pipeline, chunks: resolveChunks(reading, read) },
-    context_parallel: { type: read.context_parallel.type ?? 'ulysses' },
+    context_parallel: { type: read.context_parallel.type ?? (read.sequence_parallel_size ? 'ulysses' : null) },
     communication_data_type: read.communication_data_type ?? read.data_types.grad_accum_dtype,
     hints: [],
   }

@@ -34,7 +34,6 @@ export const notYet: readonly NotYet[] = [
     (c) => c.zero_optimization.offload_param.device !== 'none',
     'leave it out',
   ),
-  refuse('mesh.context', (c) => c.mesh.context > 1, alone),
   refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),
   refuse('data_types.grad_accum_dtype', (c) => c.data_types.grad_accum_dtype !== 'fp32', 'leave it out: fp32'),
   say('prescale_gradients', (c) => c.prescale_gradients, inF32),

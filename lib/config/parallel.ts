@@ -80,7 +80,7 @@ export const contextParallel = section('Context parallelism: the sequence cut ov
   type: served(
     nullable(oneOf(['ulysses', 'ring'])),
     null,
-    'attention over the whole sequence by exchanging heads ("ulysses", the default) or by passing keys on ("ring")',
+    'attention by exchanging heads for tokens ("ulysses"), or by passing keys and values on ("ring"); default: ulysses where the heads divide over the ranks, else ring',
   ),
 })
 

@@ -14,6 +14,7 @@ import { assignGroups, type ParamGroup } from '../optim/groups.js'
 import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
+import { parallelizeContext } from '../parallel/context/parallelize.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
 import { parallelize } from '../parallel/parallelize.js'
@@ -97,6 +98,8 @@ export function makeEngine<Args extends Tensor[]>(
   const { sequence_parallel, tp_overlap_comm, overlap_chunks } = config.tensor_parallel
   const cutting = { sequence: sequence_parallel, chunks: tp_overlap_comm ? overlap_chunks : 1 }
   config.hints.push(...parallelize(model, mesh, plan, cutting).notes)
+  const { train, sequence_length } = config.data
+  parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const zero = new Zero(model, {

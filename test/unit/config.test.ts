@@ -317,7 +317,7 @@ t.test("defaults are DeepSpeed's code defaults, or a difference that the documen
   t.match(rest.aio, { block_size: 2 ** 20, queue_depth: 8, intra_op_parallelism: 1 })
   t.match(rest.tensorboard, { enabled: false, job_name: 'DeepSpeedJobName' })
   t.match(rest.pipeline, { partition: 'parameters', schedule: '1f1b', chunks: 1 })
-  t.match(rest.context_parallel, { type: 'ulysses' })
+  t.match(rest.context_parallel, { type: null })
   t.equal(rest.communication_data_type, 'fp32')
   for (const stage of [0, 1, 2, 3] as const)
     t.equal(read({ zero_optimization: { stage } }).zero_optimization.overlap_comm, true, `overlap at stage ${stage}`)

@@ -9,6 +9,7 @@ import type { Layer } from '../layered.js'
 import { Conv1D, Dropout, Embedding, LayerNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
+import { positionsOf, wholeSequence } from '../sequence.js'
 import { append, layerOf, makeCache } from './cache.js'
 import { LanguageModelHead } from './head.js'
 import { type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
@@ -61,6 +62,7 @@ class Attention extends Module {
   readonly resid_dropout: Dropout
   /** Heads here: all, or this rank's (parallelize), from the first-th of the model's; dropout draws by those. */
   numHeads: number
+  sequence = wholeSequence
   firstHead = 0
   readonly totalHeads: number
   readonly headSize: number
@@ -78,7 +80,7 @@ class Attention extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const o = ops.packedAttention(this.c_attn.forward(x), {
+    const o = this.sequence.packedAttention(this.c_attn.forward(x), {
       numHeads: this.numHeads,
       scale: this.#scale,
       dropout: this.attn_dropout.ofAttention(this),
@@ -156,6 +158,7 @@ class Transformer extends Module {
   readonly drop: Dropout
   readonly h: Block[]
   readonly ln_f: LayerNorm
+  sequence = wholeSequence
 
   constructor(c: Gpt2Config) {
     super()
@@ -166,17 +169,15 @@ class Transformer extends Module {
     this.ln_f = new LayerNorm(c.n_embd, c.layer_norm_epsilon)
   }
 
-  embed(ids: Tensor, position: number): Tensor {
+  embed(ids: Tensor, part?: ops.SequencePart): Tensor {
     const tokens = ids.shape[1] as number
-    const positions = tensor(
-      Int32Array.from({ length: tokens }, (_, index) => position + index),
-      [tokens],
-    )
+    const positions = tensor(positionsOf(part, tokens), [tokens])
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }
 
   forward(ids: Tensor): Tensor {
-    return this.embed(ids, 0)
+    const own = this.sequence.take(ids)
+    return this.embed(own, this.sequence.part(own.shape[1] as number))
   }
 }
 
@@ -218,7 +219,7 @@ export class Gpt2 extends LanguageModel {
 
   nextLogits(ids: Tensor, cache: KeyValueCache): Tensor {
     const tokens = ids.shape[1] as number
-    let x = this.transformer.embed(ids, cache.length)
+    let x = this.transformer.embed(ids, { first: cache.length, length: cache.capacity })
     this.transformer.h.forEach((block, index) => {
       x = block.cached(x, layerOf(cache, index), cache.length)
     })

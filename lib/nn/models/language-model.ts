@@ -4,6 +4,7 @@ import { tidy } from '../../tensor/scope.js'
 import type { Tensor } from '../../tensor/tensor.js'
 import { type Layer, LayeredModel, runLayers } from '../layered.js'
 import type { Module } from '../module.js'
+import { wholeSequence } from '../sequence.js'
 import type { LanguageModelHead } from './head.js'
 
 /** One layer's keys and values of the tokens so far, (B, capacity, heads·D) each. */
@@ -50,6 +51,7 @@ export abstract class LanguageModel extends LayeredModel<[Tensor, Tensor]> {
   abstract readonly norm: Module & { forward(x: Tensor): Tensor }
   /** Set by activation_checkpointing. */
   recompute: Recompute = { groups: 0, attention: false }
+  sequence = wholeSequence
 
   /** The embedding and the blocks. */
   abstract body(): Layer[]
@@ -59,7 +61,8 @@ export abstract class LanguageModel extends LayeredModel<[Tensor, Tensor]> {
     const head: Layer = {
       type: 'head',
       modules: [this.norm, this.lm_head],
-      forward: (x, [, targets]) => this.lm_head.forward(this.norm.forward(x as Tensor), targets as Tensor),
+      forward: (x, [, targets]) =>
+        this.lm_head.forward(this.norm.forward(x as Tensor), this.sequence.take(targets as Tensor)),
     }
     return [...this.body(), head]
   }
@@ -75,7 +78,7 @@ export abstract class LanguageModel extends LayeredModel<[Tensor, Tensor]> {
     }))
   }
 
-  /** Scores of every next token, of ids i32 (B, T) → (B, T, V). */
+  /** Scores of every next token, of ids i32 (B, T) → (B, T, V); of this rank's tokens where sequences are cut. */
   logits(ids: Tensor): Tensor {
     return tidy(() => this.lm_head.logits(this.norm.forward(runLayers(this.body(), undefined, [ids]))))
   }

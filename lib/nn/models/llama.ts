@@ -10,6 +10,7 @@ import type { Layer } from '../layered.js'
 import { Dropout, Embedding, Linear, RMSNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
+import { wholeSequence } from '../sequence.js'
 import { append, layerOf, makeCache } from './cache.js'
 import { LanguageModelHead } from './head.js'
 import { type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
@@ -128,6 +129,7 @@ class Attention extends Module {
   /** Heads here: all, or this rank's (parallelize), from the first-th of the model's; dropout draws by those. */
   numHeads: number
   numKeyValueHeads: number
+  sequence = wholeSequence
   firstHead = 0
   readonly totalHeads: number
   readonly headSize: number
@@ -148,11 +150,12 @@ class Attention extends Module {
   }
 
   forward(x: Tensor, table: Tensor): Tensor {
-    const { numHeads, numKeyValueHeads } = this
-    const q = ops.rotary(this.q_proj.forward(x), table, numHeads)
-    const k = ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads)
+    const { numHeads, numKeyValueHeads, sequence } = this
+    const part = sequence.part(x.shape[1] as number)
+    const q = ops.rotary(this.q_proj.forward(x), table, numHeads, part)
+    const k = ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads, part)
     const options = { numHeads, numKeyValueHeads, dropout: this.attn_dropout.ofAttention(this) }
-    return this.o_proj.forward(ops.attention(q, k, this.v_proj.forward(x), options))
+    return this.o_proj.forward(sequence.attention(q, k, this.v_proj.forward(x), options))
   }
 
   cached(x: Tensor, table: Tensor, cache: LayerCache, length: number): Tensor {
@@ -221,6 +224,7 @@ class Transformer extends Module {
   readonly embed_tokens: Embedding
   readonly layers: Block[]
   readonly norm: RMSNorm
+  sequence = wholeSequence
   readonly #config: LlamaConfig
   #table: Tensor | undefined
 
@@ -244,7 +248,7 @@ class Transformer extends Module {
   }
 
   forward(ids: Tensor): Tensor {
-    return this.embed_tokens.forward(ids)
+    return this.embed_tokens.forward(this.sequence.take(ids))
   }
 }
 

@@ -1,31 +1,32 @@
 // Plain layers where each rank has a part of the sequence (x (B, S, C) of (B, T, C)): the same values and the same
 // random numbers as on the whole.
 
-import type { Dropout, Embedding } from '../../nn/layers.js'
+import { Dropout, type Embedding } from '../../nn/layers.js'
 import { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
+import { partWithin } from '../../nn/sequence.js'
 import * as ops from '../../ops/index.js'
 import type { Tensor } from '../../tensor/tensor.js'
 import type { Region } from '../tensor/region.js'
 
 /** Draws what dropout of the whole sequence draws at these positions. */
-export class SequenceDropout extends Module {
-  readonly p: number
+export class SequenceDropout extends Dropout {
   constructor(
     layer: Dropout,
     readonly region: Region,
   ) {
-    super()
-    this.p = layer.p
+    super(layer.p)
+    this.sequence = layer.sequence
   }
 
-  forward(x: Tensor): Tensor {
-    const { p, path, training, region } = this
+  override forward(x: Tensor): Tensor {
+    const { p, path, training, region, sequence } = this
     if (!training || p === 0) return x
-    if (!region.sharded) return ops.dropout(x, p, path)
-    const positions = x.shape[1] as number
+    if (!region.sharded) return super.forward(x)
+    const count = x.shape[1] as number
     const { rank, size } = region.group
-    return ops.dropout(x, p, path, { first: rank * positions, length: size * positions })
+    const tokens = size * count
+    return ops.dropout(x, p, path, partWithin(sequence.part(tokens), tokens, rank * count, count))
   }
 }
 
