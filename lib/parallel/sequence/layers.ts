@@ -1,28 +1,25 @@
 // Plain layers where each rank has a part of the sequence (x (B, S, C) of (B, T, C)): the same values and the same
 // random numbers as on the whole.
 
-import type { Dropout, Embedding } from '../../nn/layers.js'
+import { Dropout, type Embedding } from '../../nn/layers.js'
 import { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
 import * as ops from '../../ops/index.js'
 import type { Tensor } from '../../tensor/tensor.js'
 import type { Region } from '../tensor/region.js'
 
-/** Draws what dropout of the whole sequence draws at these positions. */
-export class SequenceDropout extends Module {
-  readonly p: number
+/** Draws what dropout of the whole sequence draws at these positions. An attention's weights are never cut along it. */
+export class SequenceDropout extends Dropout {
   constructor(
-    layer: Dropout,
+    { p }: Dropout,
     readonly region: Region,
   ) {
-    super()
-    this.p = layer.p
+    super(p)
   }
 
-  forward(x: Tensor): Tensor {
+  override forward(x: Tensor): Tensor {
     const { p, path, training, region } = this
-    if (!training || p === 0) return x
-    if (!region.sharded) return ops.dropout(x, p, path)
+    if (!training || p === 0 || !region.sharded) return super.forward(x)
     const positions = x.shape[1] as number
     const { rank, size } = region.group
     return ops.dropout(x, p, path, { first: rank * positions, length: size * positions })
