@@ -13,7 +13,7 @@ const gpt2 = (more: Record<string, unknown> = {}) => ({
   vocab_size: 259,
   resid_pdrop: 0.1,
   embd_pdrop: 0.1,
-  attn_pdrop: 0,
+  attn_pdrop: 0.1,
   ...more,
 })
 const llama = (more: Record<string, unknown> = {}) => ({
@@ -25,6 +25,7 @@ const llama = (more: Record<string, unknown> = {}) => ({
   intermediate_size: 64,
   max_position_embeddings: 16,
   vocab_size: 259,
+  attention_dropout: 0.1,
   ...more,
 })
 
@@ -44,6 +45,7 @@ function lawful(t: Test, run: Outcome, one: Outcome, name: string): void {
 
 interface Layout {
   tp: number
+  pp?: number
   dp?: number
   more?: Record<string, unknown>
 }
@@ -56,6 +58,8 @@ const layouts: Layout[] = [
   { tp: 4, more: { tensor_parallel: { ...sequence, ...overlap } } },
   { tp: 2, more: { tensor_parallel: overlap } },
   { tp: 2, more: { tensor_parallel: sequence, activation_checkpointing: { number_checkpoints: 2 } } },
+  { tp: 2, pp: 2, more: { train_micro_batch_size_per_gpu: 2 } },
+  { tp: 2, pp: 2, more: { pipeline: { schedule: 'zb-h1' }, tensor_parallel: { ...sequence, ...overlap } } },
   ...[0, 1, 2, 3].map((stage) => ({
     tp: 2,
     dp: 2,
@@ -82,9 +86,10 @@ for (const [name, config, chosen] of models) {
     const space = new Workspace(t)
     const shared = { model: { config }, train: { steps: 6, seed: 3, eval_interval: 3, eval_batches: 2 } }
     const one = whole(t, await space.train(space.config(shared)))
-    for (const { tp, dp = 1, more } of chosen) {
-      const run = await space.train(space.config({ ...shared, mesh: { tensor: tp }, ...more }), { ranks: tp * dp })
-      lawful(t, whole(t, run), one, `tensor ${tp} x data ${dp} ${JSON.stringify(more ?? {})}`)
+    for (const { tp, pp = 1, dp = 1, more } of chosen) {
+      const config = space.config({ ...shared, mesh: { tensor: tp, pipeline: pp }, ...more })
+      const run = await space.train(config, { ranks: tp * pp * dp })
+      lawful(t, whole(t, run), one, `tensor ${tp} x pipeline ${pp} x data ${dp} ${JSON.stringify(more ?? {})}`)
     }
   })
 }

@@ -9,7 +9,7 @@ import * as ops from '../../ops/index.js'
 import type { Tensor } from '../../tensor/tensor.js'
 import type { Region } from '../tensor/region.js'
 
-/** Draws what dropout of the whole sequence draws at these positions. */
+/** Draws what dropout of the whole sequence draws at these positions. An attention's weights are never cut along it. */
 export class SequenceDropout extends Dropout {
   constructor(
     layer: Dropout,
@@ -21,8 +21,7 @@ export class SequenceDropout extends Dropout {
 
   override forward(x: Tensor): Tensor {
     const { p, path, training, region, sequence } = this
-    if (!training || p === 0) return x
-    if (!region.sharded) return super.forward(x)
+    if (!training || p === 0 || !region.sharded) return super.forward(x)
     const count = x.shape[1] as number
     const { rank, size } = region.group
     const tokens = size * count
