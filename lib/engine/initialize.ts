@@ -2,6 +2,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
+import { type ErrorCode, ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
 import { type Config, readConfigSource, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
@@ -62,6 +63,19 @@ async function meetWorld(options: { serial?: boolean }): Promise<World> {
     throw error
   }
 }
+
+/** Ends what the other ranks wait for, with this rank's error; to be called before it leaves. */
+export function failWorld({ group, meeting, environment }: World, error: unknown): void {
+  const { code, message } = errorOf(error)
+  if (group.size > 1) {
+    const told = /^rank \d+: /.test(message) ? message : `rank ${environment.rank}: ${message}`
+    binding().native.commAbort(code, told)
+  }
+  meeting.fail(error as Error)
+}
+
+const errorOf = (error: unknown): { code: ErrorCode; message: string } =>
+  error instanceof ZeroshardError ? error : { code: 'INTERNAL', message: String((error as Error)?.message ?? error) }
 
 export async function leaveWorld(world: World): Promise<void> {
   if (joined && --joined.users > 0) return
