@@ -50,8 +50,7 @@ export async function joinWorld(options: { serial?: boolean } = {}): Promise<Wor
 async function meetWorld(options: { serial?: boolean }): Promise<World> {
   const environment = readEnvironment()
   if (environment.launched) exitWithParent()
-  const threads = environment.threads ?? Math.max(1, Math.floor(availableParallelism() / environment.localWorldSize))
-  binding().native.configure({ threads, serial: options.serial ?? environment.serial })
+  configureStreams(environment, options.serial ?? environment.serial)
   const meeting = await rendezvous(environment)
   try {
     const [jobId] = await meeting.exchange('job', randomBytes(12).toString('hex'))
@@ -61,6 +60,16 @@ async function meetWorld(options: { serial?: boolean }): Promise<World> {
     meeting.fail(error as Error)
     await meeting.close()
     throw error
+  }
+}
+
+/** A user who has run operations before has the threads that there were; only a wish that comes too late is an error. */
+function configureStreams({ threads, localWorldSize }: RankEnvironment, serial: boolean): void {
+  const share = Math.max(1, Math.floor(availableParallelism() / localWorldSize))
+  try {
+    binding().native.configure({ threads: threads ?? share, serial })
+  } catch (error) {
+    if (threads !== undefined || serial) throw error
   }
 }
 
