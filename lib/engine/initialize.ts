@@ -2,7 +2,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
-import { ZeroshardError } from '../binding/errors.js'
+import { type ErrorCode, ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
 import { loadPretrained } from '../checkpoint/pretrained.js'
 import { type Config, readConfigSource, resolveConfig } from '../config/index.js'
@@ -54,8 +54,7 @@ export async function joinWorld(options: { serial?: boolean } = {}): Promise<Wor
 async function meetWorld(options: { serial?: boolean }): Promise<World> {
   const environment = readEnvironment()
   if (environment.launched) exitWithParent()
-  const threads = environment.threads ?? Math.max(1, Math.floor(availableParallelism() / environment.localWorldSize))
-  binding().native.configure({ threads, serial: options.serial ?? environment.serial })
+  configureStreams(environment, options.serial ?? environment.serial)
   const meeting = await rendezvous(environment)
   try {
     const [jobId] = await meeting.exchange('job', randomBytes(12).toString('hex'))
@@ -67,6 +66,29 @@ async function meetWorld(options: { serial?: boolean }): Promise<World> {
     throw error
   }
 }
+
+/** A user who has run operations before has the threads that there were; only a wish that comes too late is an error. */
+function configureStreams({ threads, localWorldSize }: RankEnvironment, serial: boolean): void {
+  const share = Math.max(1, Math.floor(availableParallelism() / localWorldSize))
+  try {
+    binding().native.configure({ threads: threads ?? share, serial })
+  } catch (error) {
+    if (threads !== undefined || serial) throw error
+  }
+}
+
+/** Ends what the other ranks wait for, with this rank's error; to be called before it leaves. */
+export function failWorld({ group, meeting, environment }: World, error: unknown): void {
+  const { code, message } = errorOf(error)
+  if (group.size > 1) {
+    const told = /^rank \d+: /.test(message) ? message : `rank ${environment.rank}: ${message}`
+    binding().native.commAbort(code, told)
+  }
+  meeting.fail(error as Error)
+}
+
+const errorOf = (error: unknown): { code: ErrorCode; message: string } =>
+  error instanceof ZeroshardError ? error : { code: 'INTERNAL', message: String((error as Error)?.message ?? error) }
 
 export async function leaveWorld(world: World): Promise<void> {
   if (joined && --joined.users > 0) return

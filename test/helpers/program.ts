@@ -155,3 +155,9 @@ export function processesOf(text: string): number[] {
       }
     })
 }
+
+/** RANK in a process's environment. */
+export function rankOf(pid: number): number | undefined {
+  const found = /(?:^|\0)RANK=(\d+)/.exec(readFileSync(`/proc/${pid}/environ`, 'utf8'))
+  return found ? Number(found[1]) : undefined
+}
