@@ -68,6 +68,7 @@ export class Tensor {
   readonly #cell: { handle: number; storage: SharedStorage }
   #holds = 0
   #disposed = false
+  #guarded = false
 
   constructor(
     handle: number,
@@ -111,8 +112,10 @@ export class Tensor {
     return this
   }
 
-  /** Registers the garbage collector's backstop; scopes call it for what leaves them. */
+  /** Registers the garbage collector's backstop, once; scopes call it for what leaves them. */
   guard(): void {
+    if (this.#guarded) return
+    this.#guarded = true
     backstop.register(this, this.#cell, this.#cell)
   }
 
