@@ -78,6 +78,7 @@ export class Tensor {
   readonly #lent: boolean
   #holds = 0
   #disposed = false
+  #guarded = false
 
   constructor(
     handle: number,
@@ -152,8 +153,10 @@ export class Tensor {
     return this
   }
 
-  /** Registers the garbage collector's backstop; scopes call it for what leaves them. */
+  /** Registers the garbage collector's backstop, once; scopes call it for what leaves them. */
   guard(): void {
+    if (this.#guarded) return
+    this.#guarded = true
     backstop.register(this, this.#cell, this.#cell)
   }
 
