@@ -71,7 +71,6 @@ t.test('a rank that dies in an attention is named by every other', async (t) => 
     const started = performance.now()
     const { status, stderr } = await space.launch('context-lost.mjs', [kind, '2'], 4)
     t.equal(status, 1)
-    t.match(stderr, /rank 2 was killed by SIGKILL/)
     const told = stderr.split('\n').filter((line) => line.includes('RANK_LOST'))
     t.equal(told.length, 3, stderr)
     for (const line of told) {

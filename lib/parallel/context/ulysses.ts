@@ -21,10 +21,8 @@ function attendPacked(packed: Tensor, options: AttentionOptions, group: ProcessG
 export function ulyssesPackedAttention(qkv: Tensor, options: AttentionOptions, group: ProcessGroup): Tensor {
   const [b, t, width] = qkv.shape as [number, number, number]
   const numHeads = options.numHeads / group.size
-  return tidy(() => {
-    const parts = ops.reshape(qkv, [b, t, 3, width / 3])
-    return attendPacked(parts, ownHeads(options, numHeads, numHeads, group), group)
-  })
+  const own = ownHeads(options, numHeads, numHeads, group)
+  return tidy(() => attendPacked(ops.reshape(qkv, [b, t, 3, width / 3]), own, group))
 }
 
 /** As ops.attention, of a rank's tokens. A head of k and v that several ranks read goes to each of them. */
@@ -37,13 +35,14 @@ export function ulyssesAttention(
 ): Tensor {
   const { size } = group
   const { numHeads: hq, numKeyValueHeads: hkv = hq } = options
-  const times = Math.max(1, size / hkv)
+  const times = size % hkv === 0 ? size / hkv : 1
+  const own = ownHeads(options, hq / size, (hkv * times) / size, group)
   const [b, t] = q.shape as [number, number]
   const byRank = (x: Tensor): Tensor => ops.reshape(x, [b, t, size, -1])
   return tidy(() => {
     const parts = [q, repeatHeads(k, hkv, times), repeatHeads(v, hkv, times)].map(byRank)
     const packed = ops.reshape(ops.concat(parts, 3), [b, t, 1, -1])
-    return attendPacked(packed, ownHeads(options, hq / size, (hkv * times) / size, group), group)
+    return attendPacked(packed, own, group)
   })
 }
 
