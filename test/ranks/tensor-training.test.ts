@@ -1,98 +1,10 @@
-// `zeroshard train` with tensor and sequence parallelism: the loss curve of one process, on every layout; checkpoints
-// of one layout resumed on another.
+// `zeroshard train` with tensor and sequence parallelism: memory, bf16, checkpoints of one layout resumed on another.
 
-import t, { type Test } from 'tap'
-import { losses, type Outcome, type Row, Workspace, whole } from '../helpers/program.js'
+import t from 'tap'
+import { losses, type Row, Workspace, whole } from '../helpers/program.js'
+import { gpt2, lawful, llama } from '../helpers/tensor.js'
 
-const gpt2 = (more: Record<string, unknown> = {}) => ({
-  model_type: 'gpt2',
-  n_layer: 2,
-  n_head: 4,
-  n_embd: 32,
-  n_positions: 16,
-  vocab_size: 259,
-  resid_pdrop: 0.1,
-  embd_pdrop: 0.1,
-  attn_pdrop: 0.1,
-  ...more,
-})
-const llama = (more: Record<string, unknown> = {}) => ({
-  model_type: 'llama',
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  hidden_size: 32,
-  intermediate_size: 64,
-  max_position_embeddings: 16,
-  vocab_size: 259,
-  attention_dropout: 0.1,
-  ...more,
-})
-
-/** The law for layouts in f32: relative, 1e-6 at the median step and 1e-4 at every one. */
-function lawful(t: Test, run: Outcome, one: Outcome, name: string): void {
-  const expected = losses(one)
-  const gaps = losses(run).map((loss, index) => Math.abs(loss / (expected[index] as number) - 1))
-  t.equal(gaps.length, expected.length, `${name}: as many steps`)
-  gaps.sort((a, b) => a - b)
-  const [median, worst] = [gaps[gaps.length >> 1], gaps.at(-1)]
-  t.ok((median as number) <= 1e-6 && (worst as number) <= 1e-4, `${name}: median ${median}, worst ${worst}`)
-  run.steps.forEach((row, index) => {
-    const gap = Math.abs(row.gradNorm / (one.steps[index] as { gradNorm: number }).gradNorm - 1)
-    if (!(gap < 1e-4)) t.fail(`${name}: gradient norm of step ${index + 1} is off by ${gap}`)
-  })
-}
-
-interface Layout {
-  tp: number
-  pp?: number
-  dp?: number
-  more?: Record<string, unknown>
-}
 const sequence = { sequence_parallel: true }
-const overlap = { tp_overlap_comm: true, overlap_chunks: 3 }
-const layouts: Layout[] = [
-  { tp: 2 },
-  { tp: 4 },
-  { tp: 2, more: { tensor_parallel: sequence } },
-  { tp: 4, more: { tensor_parallel: { ...sequence, ...overlap } } },
-  { tp: 2, more: { tensor_parallel: overlap } },
-  { tp: 2, more: { tensor_parallel: sequence, activation_checkpointing: { number_checkpoints: 2 } } },
-  { tp: 2, pp: 2, more: { train_micro_batch_size_per_gpu: 2 } },
-  { tp: 2, pp: 2, more: { pipeline: { schedule: 'zb-h1' }, tensor_parallel: { ...sequence, ...overlap } } },
-  ...[0, 1, 2, 3].map((stage) => ({
-    tp: 2,
-    dp: 2,
-    more: {
-      zero_optimization: { stage, stage3_param_persistence_threshold: 100 },
-      train_micro_batch_size_per_gpu: 2,
-      ...(stage % 2 === 1 && { tensor_parallel: sequence }),
-    },
-  })),
-]
-const models: [string, Record<string, unknown>, Layout[]][] = [
-  ['GPT-2, tied, with dropout', gpt2(), layouts],
-  ['GPT-2, untied', gpt2({ tie_word_embeddings: false, resid_pdrop: 0 }), layouts.slice(0, 3)],
-  ['Llama, fewer key heads than 4 ranks', llama(), layouts],
-  [
-    'Llama, tied, with biases',
-    llama({ tie_word_embeddings: true, num_key_value_heads: 4, attention_bias: true }),
-    layouts.slice(1, 3),
-  ],
-]
-
-for (const [name, config, chosen] of models) {
-  t.test(`${name}: every layout has the curve of one process`, async (t) => {
-    const space = new Workspace(t)
-    const shared = { model: { config }, train: { steps: 6, seed: 3, eval_interval: 3, eval_batches: 2 } }
-    const one = whole(t, await space.train(space.config(shared)))
-    for (const { tp, pp = 1, dp = 1, more } of chosen) {
-      const config = space.config({ ...shared, mesh: { tensor: tp, pipeline: pp }, ...more })
-      const run = await space.train(config, { ranks: tp * pp * dp })
-      lawful(t, whole(t, run), one, `tensor ${tp} x pipeline ${pp} x data ${dp} ${JSON.stringify(more ?? {})}`)
-    }
-  })
-}
 
 t.test(
   "memory falls with the ranks: states, and a block's activations where the sequence is cut, by half",

@@ -217,11 +217,11 @@ export class PipelineRunner {
     return messageOf(this.stage.placement, inputs.length, this.mesh.place.pp, at)
   }
 
-  /** The boundary behind the sender's virtual stage, and the shapes of the inputs. */
-  #kind(at: Transfer, { inputs }: RunRequest): string {
+  /** The boundary behind the sender's virtual stage, the mode (a cut sequence is whole in evaluation), the inputs' shapes. */
+  #kind(at: Transfer, { inputs, training }: RunRequest): string {
     const own = virtualStageOf(this.stage.placement, at.chunk, this.mesh.place.pp)
     const shapes = (inputs[at.microBatch] ?? []).map(({ shape }) => shape.join())
-    return `${at.op === 'sendForward' ? own : own - 1} ${shapes.join(' ')}`
+    return `${at.op === 'sendForward' ? own : own - 1} ${training ? 'training' : 'evaluation'} ${shapes.join(' ')}`
   }
 
   /** After a failure something may be left. */

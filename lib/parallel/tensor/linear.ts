@@ -5,16 +5,17 @@
 //
 // With more than one chunk the collectives of a layer run beside its product, piece by piece.
 
-import { record } from '../../autograd/tape.js'
+import { type BackwardContext, record } from '../../autograd/tape.js'
 import { ZeroshardError } from '../../binding/errors.js'
 import type { Conv1D, Linear } from '../../nn/layers.js'
 import { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
 import * as ops from '../../ops/index.js'
-import { product } from '../../ops/linear.js'
-import { empty, Tensor } from '../../tensor/tensor.js'
-import { gather, gathered, scatter } from '../collectives.js'
+import { product, weightGradient } from '../../ops/linear.js'
+import { empty, type Tensor } from '../../tensor/tensor.js'
+import { gather, scatter } from '../collectives.js'
 import { ProcessGroup } from '../group.js'
+import { GatheredPieces } from '../sequence/gathered.js'
 import { ShardBlocks } from '../sequence/pieces.js'
 import { type Deal, deal, partRanges, type Range, unevenPart } from './cut.js'
 import { type Entered, Region } from './region.js'
@@ -57,7 +58,11 @@ export function markCopies(parameter: Parameter, group: ProcessGroup, { first, c
   parameter.partialGradient = true
 }
 
-/** x (…, in), replicated or a sequence shard → this rank's outputs (…, out / ranks). */
+/**
+ * x (…, in), replicated or a sequence shard → this rank's outputs (…, out / ranks).
+ *
+ * @example const up = new ColumnParallelLinear(new nn.Linear(256, 1024), mesh.group('tp'))
+ */
 export class ColumnParallelLinear extends Module {
   readonly weight: Parameter
   readonly bias: Parameter | undefined
@@ -110,40 +115,20 @@ interface Form {
 }
 
 /** Each piece is multiplied while the next ones are gathered. */
-function gatheredLinear(entered: Entered, weight: Tensor, bias: Tensor | undefined, form: Form): Tensor {
-  const { whole } = entered
-  const n = weight.shape[form.inFirst ? 1 : 0] as number
+function gatheredLinear({ whole, pieces }: Entered, weight: Tensor, bias: Tensor | undefined, form: Form): Tensor {
+  const { inFirst, activation } = form
+  const n = weight.shape[inFirst ? 1 : 0] as number
   const y = empty([...whole.shape.slice(0, -1), n], { dtype: whole.dtype })
-  const compute = (pre: Tensor | undefined): void => multiplyPieces(entered, weight, bias, form, y, pre)
+  const compute = (pre: Tensor | undefined): void =>
+    pieces?.multiply(y, weight, !inFirst, { bias, pre, epilogue: activation ?? 'none' })
   return ops.linear(whole, weight, bias, { ...form, output: { y, compute } })
 }
 
-function multiplyPieces(
-  { pieces, blocks }: Entered,
-  weight: Tensor,
-  bias: Tensor | undefined,
-  { inFirst, activation }: Form,
-  y: Tensor,
-  pre: Tensor | undefined,
-): void {
-  const { rows: m, ranks, pieces: cuts } = blocks as ShardBlocks
-  const [k, n] = (inFirst ? weight.shape : [...weight.shape].reverse()) as [number, number]
-  for (const [index, { first, count }] of cuts.entries()) {
-    const piece = pieces?.[index] as Tensor
-    for (let rank = 0; rank < ranks; rank++) {
-      for (let block = 0; block < count; block++) {
-        const at = (blocks as ShardBlocks).inWhole(first + block, rank) * n
-        const a = piece.view([m, k], (rank * count + block) * m * k)
-        const into = y.view([m, n], at)
-        const sum = pre?.view([m, n], at)
-        product(into, a, weight, { m, n, k, transB: !inFirst }, { bias, pre: sum, epilogue: activation ?? 'none' })
-        for (const view of [a, into, sum]) view?.dispose()
-      }
-    }
-  }
-}
-
-/** This rank's inputs (…, in / ranks) → the sum over the ranks (…, out), replicated or a sequence shard. */
+/**
+ * This rank's inputs (…, in / ranks) → the sum over the ranks (…, out), replicated or a sequence shard.
+ *
+ * @example const down = new RowParallelLinear(new nn.Linear(1024, 256), mesh.group('tp'))
+ */
 export class RowParallelLinear extends Module {
   readonly weight: Parameter
   /** Whole on every rank, added once, to the sum. */
@@ -176,6 +161,13 @@ export class RowParallelLinear extends Module {
     const { region } = this
     region.release()
     const input = this.#splitInput ? scatter(x, -1, region.group) : x
+    const inputs = this.weight.shape[this.#inFirst ? 0 : 1]
+    if (input.shape.at(-1) !== inputs) {
+      throw new ZeroshardError(
+        'SHAPE',
+        `[RowParallelLinear] input ${x.describe()} must be (…, ${inputs}), what a column layer gives this rank; a whole one takes splitInput`,
+      )
+    }
     const sum = summedLinear(input, this.weight.tensor, region, this.#inFirst)
     const y = this.bias ? ops.add(sum, this.bias.tensor) : sum
     return this.#activation ? ops[this.#activation](y) : y
@@ -218,30 +210,46 @@ function scatteredLinear(x: Tensor, weight: Tensor, region: Region, inFirst: boo
   const [k, n] = (inFirst ? weight.shape : [...weight.shape].reverse()) as [number, number]
   const [samples, length] = x.shape as [number, number]
   const part = region.partOf(length)
+  const shard = empty([samples, part, n], { dtype: x.dtype })
   const blocks = new ShardBlocks(samples, part, group.size, chunks)
   const { rows: m } = blocks
-  const shard = empty([samples, part, n], { dtype: x.dtype })
-  const compute = (): void => {
-    for (const { first, count } of blocks.pieces) {
-      const sums = empty([group.size, count * m, n], { dtype: x.dtype, shared: true })
-      for (let rank = 0; rank < group.size; rank++) {
-        for (let block = 0; block < count; block++) {
-          const a = x.view([m, k], blocks.inWhole(first + block, rank) * k)
-          const into = sums.view([m, n], (rank * count + block) * m * n)
-          product(into, a, weight, { m, n, k, transB: !inFirst })
-          a.dispose()
-          into.dispose()
-        }
+  for (const { first, count } of blocks.pieces) {
+    const sums = empty([group.size, count * m, n], { dtype: x.dtype, shared: true })
+    for (let rank = 0; rank < group.size; rank++) {
+      for (let block = 0; block < count; block++) {
+        const a = x.view([m, k], blocks.inWhole(first + block, rank) * k)
+        const into = sums.view([m, n], (rank * count + block) * m * n)
+        product(into, a, weight, { m, n, k, transB: !inFirst })
+        a.dispose()
+        into.dispose()
       }
-      const own = shard.view([count * m, n], blocks.inShard(first) * n)
-      group.reduceScatter(own, sums)
-      own.dispose()
-      sums.dispose()
     }
+    const own = shard.view([count * m, n], blocks.inShard(first) * n)
+    group.reduceScatter(own, sums)
+    own.dispose()
+    sums.dispose()
   }
-  // The sums of all positions are never together: a tensor without memory stands for them on the tape.
-  const whole = Tensor.lent([samples, length, n], x.dtype)
-  ops.linear(x, weight, undefined, { inFirst, output: { y: whole, compute } })
-  record('leave', [shard], [whole], [], ([dy]) => [dy && gathered(dy, 1, group)])
+  record('rowLinear', [shard], [x, weight], [x, weight], ([dy], context) => {
+    if (!dy) return []
+    const pieces = new GatheredPieces(dy, group, chunks)
+    const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
+    if (dx) pieces.multiply(dx, weight, inFirst)
+    const whole = context.needs(1) ? pieces.whole() : undefined
+    pieces.dispose()
+    return [dx, whole && rowGradient(context, x, weight, whole, inFirst)]
+  })
   return shard
+}
+
+function rowGradient(
+  context: BackwardContext,
+  x: Tensor,
+  weight: Tensor,
+  dy: Tensor,
+  inFirst: boolean,
+): Tensor | undefined {
+  const [a, b] = inFirst ? [x, dy] : [dy, x]
+  const [m, n] = weight.shape as [number, number]
+  const form = { m, n, k: x.count / (x.shape.at(-1) as number), transA: true }
+  return weightGradient(context, 1, weight, (into, accumulate) => product(into, a, b, { ...form, accumulate }), [x, dy])
 }

@@ -6,10 +6,10 @@
 import { record, willRecord } from '../../autograd/tape.js'
 import { ZeroshardError } from '../../binding/errors.js'
 import { unscoped } from '../../tensor/scope.js'
-import { empty, Tensor } from '../../tensor/tensor.js'
+import { Tensor } from '../../tensor/tensor.js'
 import { gathered, identity, reduceScattered } from '../collectives.js'
 import type { ProcessGroup } from '../group.js'
-import { ShardBlocks } from '../sequence/pieces.js'
+import { GatheredPieces } from '../sequence/gathered.js'
 
 export interface RegionOptions {
   /** Where given, activations outside are cut along the sequence (dim 1) whenever it says so. */
@@ -22,9 +22,8 @@ export interface RegionOptions {
 export interface Entered {
   /** (B, T, C) for layers and for their backward; cut along the sequence outside: it has memory only while it is used. */
   whole: Tensor
-  /** Cut along the sequence: the gathered blocks (ranks, rows, C) of each piece, for the product now. */
-  pieces: Tensor[] | undefined
-  blocks: ShardBlocks | undefined
+  /** Cut along the sequence: the same for the product now. */
+  pieces: GatheredPieces | undefined
 }
 
 export class Region {
@@ -77,7 +76,7 @@ export class Region {
     this.#input = x
     this.#recorded = recorded
     this.#entered = unscoped(() =>
-      this.sharded ? this.#gather(x) : { whole: identity(x, this.group), pieces: undefined, blocks: undefined },
+      this.sharded ? this.#gather(x) : { whole: identity(x, this.group), pieces: undefined },
     )
     return this.#entered
   }
@@ -87,7 +86,7 @@ export class Region {
     const { whole, pieces } = this.#entered ?? {}
     if (pieces) {
       whole?.takeBack()
-      for (const piece of pieces) piece.dispose()
+      pieces.dispose()
     } else if (whole !== this.#input) whole?.dispose()
     this.#entered = undefined
     this.#input = undefined
@@ -111,15 +110,6 @@ export class Region {
       }
       return [dy && reduceScattered(dy, 1, group)]
     })
-    const blocks = new ShardBlocks(samples, positions, group.size, chunks)
-    const pieces = blocks.pieces.map(({ first, count }) => {
-      const rows = count * blocks.rows
-      const piece = empty([group.size, rows, width], { dtype: x.dtype })
-      const own = x.view([rows, width], blocks.inShard(first) * width)
-      group.allGather(piece, own)
-      own.dispose()
-      return piece
-    })
-    return { whole, pieces, blocks }
+    return { whole, pieces: new GatheredPieces(x, group, chunks) }
   }
 }
