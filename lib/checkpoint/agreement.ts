@@ -53,8 +53,9 @@ export class Agreement {
     const failed = all.findIndex(({ failure }) => failure)
     const failure = all[failed]?.failure
     if (failure) {
-      const message = `rank ${failed}: ${failure.message}`
-      throw errorOf({ ...failure, message }, failed === rank ? own : undefined)
+      // what is wrong with a checkpoint is so for all
+      const where = failure.code === 'CHECKPOINT' ? '' : `rank ${failed}: `
+      throw errorOf({ ...failure, message: where + failure.message }, failed === rank ? own : undefined)
     }
     return all.map(({ value }) => value as T)
   }

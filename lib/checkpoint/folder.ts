@@ -37,16 +37,19 @@ async function syncFolder(path: string): Promise<void> {
 
 /** A small new file, durable when this resolves. @throws IO */
 export async function writeDurably(path: string, text: string): Promise<void> {
+  const bytes = Buffer.from(text)
+  let at = 0
   try {
     const file = await open(path, 'wx')
     try {
-      await file.writeFile(text)
+      while (at < bytes.length) at += (await file.write(bytes, at)).bytesWritten
       await file.sync()
     } finally {
       await file.close()
     }
   } catch (cause) {
-    throw new ZeroshardError('IO', `${path}: could not be written: ${(cause as Error).message}`, { cause })
+    const { message } = cause as Error
+    throw new ZeroshardError('IO', `${path}: could not be written at byte ${at}: ${message}`, { cause })
   }
 }
 
@@ -135,7 +138,7 @@ export async function findNewest(
   })
   for (const name of names) {
     try {
-      return await openCheckpoint(join(folder, name), ranks)
+      return await openFolder(new Agreement(ranks, 'open'), join(folder, name))
     } catch (error) {
       if (!(error instanceof ZeroshardError && (error.code === 'CHECKPOINT' || error.code === 'IO'))) throw error
       onDamaged(`${name} is damaged and not used: ${error.message}`)
@@ -150,10 +153,18 @@ export async function findNewest(
  */
 export async function openCheckpoint(path: string, ranks: Ranks = alone): Promise<FoundCheckpoint> {
   const agreement = new Agreement(ranks, 'open')
-  const folder = await agreement.byFirst('folder', () => resolveCheckpoint(path))
+  const folder = await agreement.byFirst('folder', async () => {
+    const found = await resolveCheckpoint(path)
+    if (found !== path || (await exists(join(path, 'manifest.json')))) return found
+    throw new ZeroshardError('CHECKPOINT', `${path}: holds no checkpoint; ${await whatIsIn(path)}`)
+  })
+  return openFolder(agreement, folder)
+}
+
+async function openFolder(agreement: Agreement, folder: string): Promise<FoundCheckpoint> {
   let manifest: Manifest | undefined
   const seen = await agreement.all('manifest', async () => {
-    manifest = await manifestOf(folder, path)
+    manifest = await readManifest(folder)
     return createHash('sha256').update(JSON.stringify(manifest)).digest('hex')
   })
   const other = seen.findIndex((digest) => digest !== seen[0])
@@ -164,7 +175,9 @@ export async function openCheckpoint(path: string, ranks: Ranks = alone): Promis
     )
   }
   const found = { folder, manifest: manifest as Manifest }
-  await agreement.all('files', () => verifyFiles(folder, found.manifest, shareOf(found.manifest.files, ranks)))
+  await agreement.all('files', () =>
+    verifyFiles(folder, found.manifest, shareOf(found.manifest.files, agreement.ranks)),
+  )
   return found
 }
 
@@ -178,13 +191,6 @@ function shareOf(files: readonly FileEntry[], { rank, worldSize }: Ranks): FileE
       loads[least] = (loads[least] as number) + bytes
       return least === rank
     })
-}
-
-async function manifestOf(folder: string, path: string): Promise<Manifest> {
-  if (folder === path && !(await exists(join(folder, 'manifest.json')))) {
-    throw new ZeroshardError('CHECKPOINT', `${path}: holds no checkpoint; ${await whatIsIn(path)}`)
-  }
-  return readManifest(folder)
 }
 
 /** The checkpoint that a path means: itself, or the one that `latest` in it (or in its checkpoints/) names. */
