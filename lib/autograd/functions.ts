@@ -3,13 +3,22 @@
 import { ZeroshardError } from '../binding/errors.js'
 import { tidy } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
-import { type BackwardRule, backward, collectLeaves, isRecording, record, willRecord, withGrad } from './tape.js'
+import {
+  type BackwardRule,
+  backward,
+  collectLeaves,
+  isRecording,
+  type PostponedWork,
+  record,
+  willRecord,
+  withGrad,
+} from './tape.js'
 
 /**
  * Backward from a scalar loss; gradients are added to the leaves' `grad`, times `scale`.
  * @throws AUTOGRAD where the loss is no scalar, or depends on nothing that wants a gradient.
  */
-export function backwardFrom(loss: Tensor, scale = 1): void {
+export function backwardFrom(loss: Tensor, scale = 1, postponed?: PostponedWork): void {
   loss.check('backward')
   if (loss.count !== 1) {
     throw new ZeroshardError(
@@ -22,7 +31,7 @@ export function backwardFrom(loss: Tensor, scale = 1): void {
   }
   const seed = empty(loss.shape, { dtype: loss.dtype })
   runOp('fill', [seed], [], [scale])
-  backward([loss], [seed])
+  backward([loss], [seed], postponed)
   seed.dispose()
 }
 

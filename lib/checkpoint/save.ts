@@ -9,7 +9,7 @@ import type { Zero } from '../parallel/zero/zero.js'
 import { unscoped } from '../tensor/scope.js'
 import { bytesPerElement, COMMUNICATION, type Tensor } from '../tensor/tensor.js'
 import { beginSave, commitSave } from './folder.js'
-import type { FileEntry, Kind, Manifest, SliceEntry } from './manifest.js'
+import { type FileEntry, type Kind, type Manifest, manifestText, type SliceEntry } from './manifest.js'
 import { type TensorPlan, writeSafetensors } from './safetensors.js'
 
 export interface SaveRequest {
@@ -76,7 +76,7 @@ export async function saveCheckpoint(request: SaveRequest): Promise<string> {
   await group.barrier()
   if (group.rank === 0) {
     const manifest = await assemble(temporary, request)
-    await writeFile(join(temporary, 'manifest.json'), JSON.stringify(manifest), { flush: true } as object)
+    await writeFile(join(temporary, 'manifest.json'), manifestText(manifest), { flush: true } as object)
     await commitSave(folder, temporary, step, request.retain)
   }
   await group.barrier()

@@ -19,7 +19,7 @@ import type { StepResult } from '../engine/base.js'
 import type { Engine } from '../engine/engine.js'
 import { makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
-import { Observer, type ObserverConfig } from '../monitor/observer.js'
+import { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
 import { meshWords } from '../parallel/mesh.js'
 import { type Tensor, tensor } from '../tensor/tensor.js'
@@ -125,14 +125,15 @@ function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
   const { group, parts } = engine
   const { config } = options
   const tracePath = pathOfRank(options.trace, group.rank)
-  const observer = new Observer(config as ObserverConfig, {
+  const observer = new Observer(config, {
     rank: group.rank,
     worldSize: group.size,
     model: engine.model,
     sequenceLength: config.data.sequence_length,
     microBatchSize: parts.microBatchSize,
     accumulationSteps: parts.accumulationSteps,
-    dtype: config.bf16.enabled ? 'bf16' : 'f32',
+    dataParallelSize: parts.mesh.sizes.dp,
+    dtype: parts.zero.options.dtype as 'f32' | 'bf16' | 'f16',
     step: engine.globalSteps,
     samples: engine.samples,
     ...(tracePath && { tracePath }),
@@ -140,6 +141,10 @@ function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
     warn: (text) => process.stderr.write(`${text}\n`),
   })
   engine.observe = observer.wrap
+  parts.onNotFinite = (step, modules) => {
+    const where = `${modules.slice(0, 3).join(', ')}${modules.length > 3 ? ` and ${modules.length - 3} more` : ''}`
+    progress.say(`step ${step}: gradients of ${where} are not finite; the update is left out`)
+  }
   return observer
 }
 

@@ -1,23 +1,28 @@
 // initialize: from a plain model and a configuration to an engine. A list of steps and nothing else.
 
 import { randomBytes } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
-import { dirname, resolve } from 'node:path'
 import { binding } from '../binding/native.js'
-import { type Config, parseConfigText, resolveConfig } from '../config/index.js'
+import { type Config, readConfigSource, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
+import type { Parameter } from '../nn/parameter.js'
+import { assignGroups, type ParamGroup } from '../optim/groups.js'
+import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
+import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
+import type { SplitMethod } from '../parallel/pipeline/split.js'
+import { cutModel } from '../parallel/pipeline/stage.js'
 import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
-import type { Trainable } from './base.js'
+import type { EngineParts, Trainable } from './base.js'
 import { Engine } from './engine.js'
+import { PipelineEngine } from './pipeline-engine.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
 export interface World {
@@ -26,8 +31,22 @@ export interface World {
   group: ProcessGroup
 }
 
+/** The process's place among the ranks is one: engines share it, and the last one to close leaves. */
+let joined: { world: Promise<World>; users: number } | undefined
+
 /** Sets up the native runtime and joins the other ranks, as the environment variables say (torchrun's). */
 export async function joinWorld(options: { serial?: boolean } = {}): Promise<World> {
+  joined ??= { world: meetWorld(options), users: 0 }
+  joined.users++
+  try {
+    return await joined.world
+  } catch (error) {
+    joined = undefined
+    throw error
+  }
+}
+
+async function meetWorld(options: { serial?: boolean }): Promise<World> {
   const environment = readEnvironment()
   if (environment.launched) exitWithParent()
   const threads = environment.threads ?? Math.max(1, Math.floor(availableParallelism() / environment.localWorldSize))
@@ -45,42 +64,54 @@ export async function joinWorld(options: { serial?: boolean } = {}): Promise<Wor
 }
 
 export async function leaveWorld(world: World): Promise<void> {
+  if (joined && --joined.users > 0) return
+  joined = undefined
   if (world.group.size > 1) binding().native.commDestroy()
   await world.meeting.close()
 }
 
-/** Reads a configuration file (JSON with comments) for a world of this size. */
-export async function loadConfig(path: string, worldSize: number): Promise<Config> {
-  const raw = parseConfigText(await readFile(path, 'utf8'), path)
-  return resolveConfig(raw, { source: path, directory: dirname(resolve(path)), worldSize })
+/** Reads a configuration (an object, a file of JSON with comments, or base64 of one) for a world of this size. */
+export function loadConfig(config: string | Record<string, unknown>, worldSize: number): Config {
+  const { raw, source, directory } = readConfigSource(config)
+  return resolveConfig(raw, { source, directory, worldSize })
 }
 
 /** The engine of a model on a world. Collective. */
-export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config: Config, world: World): Engine<Args> {
+export function makeEngine<Args extends Tensor[]>(
+  model: Trainable<Args>,
+  config: Config,
+  world: World,
+  parameterGroups: readonly ParamGroup[] = [],
+): Engine<Args> {
   const { pipeline: pp, tensor: tp, context: cp, expert: ep, data: dp } = config.mesh
   const mesh = Mesh.create(world.group, { pp, dp, cp, ep, tp })
   const { params } = config.optimizer
   const zeroConfig = config.zero_optimization
   const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
+  const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
+  const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const zero = new Zero(model, {
     stage,
     group: mesh.group('dp', 'cp'),
     world: mesh.world,
     seed: config.train.seed,
-    dtype: config.bf16.enabled ? 'bf16' : 'f32',
+    dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
     optimizer: makeOptimizer({ type: config.optimizer.type, params: { ...params } }),
-    ...hyperGroups(params.weight_decay, params.weight_decay_on === 'matrices'),
+    ...hyperGroups(model, params, parameterGroups),
     overlap: zeroConfig.overlap_comm ?? true,
-    average: true,
+    average: config.gradient_allreduce_op === 'mean',
+    communicationDtype: dtypeOf[config.communication_data_type],
     maxUnit: zeroConfig.reduce_bucket_size,
     persistBelow: zeroConfig.stage3_param_persistence_threshold,
     prefetch: zeroConfig.stage3_prefetch_bucket_size,
     maxLive: zeroConfig.stage3_max_live_parameters,
+    ...(cut && { include: cut.has }),
   })
-  return new Engine(model, {
+  const parts: EngineParts = {
     zero,
     mesh,
+    ...(config.fp16.enabled && { scaler: new LossScaler(config.fp16) }),
     stage,
     seed: config.train.seed,
     schedule: makeSchedule(config.scheduler, params.lr),
@@ -88,17 +119,38 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
     accumulationSteps: config.gradient_accumulation_steps,
     maxNorm: config.gradient_clipping,
     onClose: () => leaveWorld(world),
-  })
+  }
+  return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
 }
 
-/** Weight decay on everything, or on matrices alone. */
-function hyperGroups(weightDecay: number, matricesOnly: boolean): Pick<ZeroOptions, 'groups' | 'groupOf'> {
-  const decayed = { weightDecay, lrScale: 1 }
-  if (!matricesOnly) return { groups: [decayed], groupOf: () => 0 }
-  return {
-    groups: [decayed, { weightDecay: 0, lrScale: 1 }],
-    groupOf: (parameter) => (parameter.wholeShape.length >= 2 ? 0 : 1),
+const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const
+
+/** The user's groups first; of the rest, weight decay on everything, or on matrices alone. */
+function hyperGroups(
+  model: Module,
+  { lr, weight_decay: weightDecay, weight_decay_on: on }: Config['optimizer']['params'],
+  parameterGroups: readonly ParamGroup[],
+): Pick<ZeroOptions, 'groups' | 'groupOf'> {
+  const parameters = model.parameters()
+  const assigned = assignGroups(
+    parameters.map(({ name, wholeShape, trainable }) => ({ name, shape: wholeShape, trainable })),
+    parameterGroups,
+  )
+  const groups = [
+    ...parameterGroups.map((group) => ({
+      weightDecay: group.weightDecay ?? weightDecay,
+      lrScale: group.lr === undefined || lr === 0 ? 1 : group.lr / lr,
+    })),
+    { weightDecay, lrScale: 1 },
+    { weightDecay: 0, lrScale: 1 },
+  ]
+  const own = new Map(parameters.map((parameter, index) => [parameter, assigned[index] as number]))
+  const rest = parameterGroups.length
+  const groupOf = (parameter: Parameter): number => {
+    const group = own.get(parameter) ?? -1
+    return group >= 0 ? group : on === 'matrices' && parameter.wholeShape.length < 2 ? rest + 1 : rest
   }
+  return { groups, groupOf }
 }
 
 /** `number_checkpoints` n: n evenly spaced groups of blocks keep only their inputs. */
@@ -108,7 +160,8 @@ function applyRecompute(model: Module, config: Config): void {
 }
 
 /**
- * DeepSpeed's initialize: joins the ranks, materialises the model, returns the engine. `config`: a path or an object.
+ * DeepSpeed's initialize: joins the ranks, materialises the model, returns the engine. `config`: an
+ * object, a path, or urlsafe base64 of JSON.
  *
  * @example
  * const engine = await initialize({ model: new Mlp(), config: 'ds_config.json' })
@@ -116,15 +169,12 @@ function applyRecompute(model: Module, config: Config): void {
 export async function initialize<Args extends Tensor[]>(options: {
   model: Trainable<Args>
   config: string | Record<string, unknown>
+  /** Parameters with a rate or weight decay of their own. */
+  parameterGroups?: readonly ParamGroup[]
 }): Promise<Engine<Args>> {
   const world = await joinWorld()
   try {
-    const { model, config } = options
-    const resolved =
-      typeof config === 'string'
-        ? await loadConfig(config, world.group.size)
-        : resolveConfig(config, { source: 'config', directory: process.cwd(), worldSize: world.group.size })
-    return makeEngine(model, resolved, world)
+    return makeEngine(options.model, loadConfig(options.config, world.group.size), world, options.parameterGroups)
   } catch (error) {
     await leaveWorld(world)
     throw error

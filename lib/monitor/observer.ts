@@ -8,13 +8,14 @@ import { dirname, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
+import { breakdown } from './breakdown.js'
 import { type CommsConfig, CommsLogger, unknownCollectives } from './comms.js'
 import { measurePeak, mfu, modelFlops } from './flops.js'
 import { type MonitorConfig, type MonitorEvent, makeMonitor, type Sink } from './monitor.js'
 import { ModuleProfiler, type ProfileConfig, type ProfiledModule, profileReport, workOf } from './profile.js'
 import { memoryTable } from './table.js'
 import { Timers, timersLine } from './timers.js'
-import { byPhase, now, overlapShare, phaseFinder, type Span, type TraceRecords, trace } from './trace.js'
+import { now, overlapShare, phaseFinder, type Span, type TraceRecords, trace } from './trace.js'
 import { TraceFile } from './trace-file.js'
 
 /** Sections and keys of the configuration that concern reports. */
@@ -297,20 +298,4 @@ export class Observer {
       return false
     }
   }
-}
-
-/** Device milliseconds of a step by phase, with DeepSpeed's names for those of backward. */
-function breakdown(records: TraceRecords, known: readonly Span[], phases: readonly Span[]): Record<string, number> {
-  const times = byPhase(records, known)
-  const milliseconds: Record<string, number> = {}
-  for (const [name, { compute, communication, busy, hidden }] of times) {
-    milliseconds[name] = busy / 1e6
-    if (name === 'backward') {
-      milliseconds.backward_inner = compute / 1e6
-      milliseconds.backward_allreduce = communication / 1e6
-    } else if (communication > 0) milliseconds[`${name}_communication`] = communication / 1e6
-    if (communication > 0) milliseconds[`${name}_exposed`] = (communication - hidden) / 1e6
-  }
-  milliseconds.host = phases.reduce((sum, { name, start, end }) => sum + (name === 'step' ? 0 : end - start), 0) / 1e6
-  return milliseconds
 }

@@ -15,18 +15,18 @@ export interface LinearConfig {
 export class Linear extends Module {
   readonly weight: Parameter
   readonly bias: Parameter | undefined
-  readonly #activation: 'gelu' | 'geluTanh' | undefined
+  readonly activation: 'gelu' | 'geluTanh' | undefined
 
   constructor(inFeatures: number, outFeatures: number, config: LinearConfig = {}) {
     super()
     const init = config.init ?? uniform(1 / Math.sqrt(inFeatures))
     this.weight = new Parameter([outFeatures, inFeatures], init)
     this.bias = config.bias === false ? undefined : new Parameter([outFeatures], config.init ? constant(0) : init)
-    this.#activation = config.activation
+    this.activation = config.activation
   }
 
   forward(x: Tensor): Tensor {
-    return ops.linear(x, this.weight.tensor, this.bias?.tensor, { activation: this.#activation })
+    return ops.linear(x, this.weight.tensor, this.bias?.tensor, { activation: this.activation })
   }
 }
 
@@ -34,17 +34,17 @@ export class Linear extends Module {
 export class Conv1D extends Module {
   readonly weight: Parameter
   readonly bias: Parameter
-  readonly #activation: 'gelu' | 'geluTanh' | undefined
+  readonly activation: 'gelu' | 'geluTanh' | undefined
 
   constructor(inFeatures: number, outFeatures: number, init: Init, activation?: 'gelu' | 'geluTanh') {
     super()
     this.weight = new Parameter([inFeatures, outFeatures], init)
     this.bias = new Parameter([outFeatures], constant(0))
-    this.#activation = activation
+    this.activation = activation
   }
 
   forward(x: Tensor): Tensor {
-    return ops.linear(x, this.weight.tensor, this.bias.tensor, { inFirst: true, activation: this.#activation })
+    return ops.linear(x, this.weight.tensor, this.bias.tensor, { inFirst: true, activation: this.activation })
   }
 }
 

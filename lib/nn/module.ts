@@ -43,6 +43,11 @@ export abstract class Module {
     return fieldsOf(this, (value): value is Module => value instanceof Module)
   }
 
+  /** Parameters that are fields of this very module. */
+  ownParameters(): Parameter[] {
+    return fieldsOf(this, (value): value is Parameter => value instanceof Parameter).map(([, parameter]) => parameter)
+  }
+
   /** All parameters by path, each once: a shared one has the name of its first place. */
   namedParameters(): Map<string, Parameter> {
     const found = new Map<string, Parameter>()

@@ -31,6 +31,8 @@ export class Parameter {
   replicas: Replicas | undefined
   /** True where each of the replicas has only a part of the gradient's sum. */
   partialGradient = false
+  /** Over which those parts are summed, where it is not over all replicas. */
+  partialOver: Replicas | undefined
   #slice: Slice | undefined
   #shape: Shape
   #tensor: Tensor | undefined

@@ -5,7 +5,7 @@ import { ZeroshardError } from '../binding/errors.js'
 import { countOf, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkFloat, checkShape, lastDim } from './check.js'
 
-interface Product {
+export interface Product {
   batch?: number
   m: number
   n: number
@@ -17,7 +17,8 @@ interface Product {
 
 const epilogues = { none: 0, geluTanh: 1, gelu: 2, dGeluTanh: 3, dGelu: 4 } as const
 
-function product(
+/** One call of the kernel (native/ops/matmul.h); not on the tape. */
+export function product(
   y: Tensor,
   a: Tensor,
   b: Tensor,
@@ -26,13 +27,15 @@ function product(
     pre?: Tensor | undefined
     bias?: Tensor | undefined
     preIn?: Tensor | undefined
+    /** Factor of the product, f32 (1). */
+    alpha?: Tensor
     epilogue?: keyof typeof epilogues
   } = {},
 ): void {
   runOp(
     'matmul',
     [y, extra.pre],
-    [a, b, extra.bias, extra.preIn, undefined],
+    [a, b, extra.bias, extra.preIn, extra.alpha],
     [
       p.batch ?? 1,
       p.m,
@@ -113,6 +116,8 @@ export interface LinearOptions {
   inFirst?: boolean
   /** Applied to the sum in the same pass. */
   activation?: 'gelu' | 'geluTanh' | undefined
+  /** The output, and what computes it (and the sum before the activation); default: fresh memory, one product. */
+  output?: { y: Tensor; compute: (pre: Tensor | undefined) => void }
 }
 
 /** x (…, in) · weight (out, in)ᵀ + bias (out) → (…, out). */
@@ -129,11 +134,11 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
   }
   if (bias) checkShape('linear', 'bias', bias, [n])
   const m = k === 0 ? countOf(x.shape.slice(0, -1)) : x.count / k
-  const { activation } = options
-  const y = empty([...x.shape.slice(0, -1), n], { dtype: x.dtype })
+  const { activation, output } = options
+  const y = output?.y ?? empty([...x.shape.slice(0, -1), n], { dtype: x.dtype })
   const pre = activation ? empty(y.shape, { dtype: x.dtype }) : undefined
-  const forward = { m, n, k, transB: !options.inFirst }
-  product(y, x, weight, forward, { bias, pre, epilogue: activation ?? 'none' })
+  if (output) output.compute(pre)
+  else product(y, x, weight, { m, n, k, transB: !options.inFirst }, { bias, pre, epilogue: activation ?? 'none' })
   record('linear', [y], [x, weight, bias], [x, weight, pre], ([grad], context) => {
     if (!grad) return []
     const dy = pre ? activationGradient(grad, pre, activation as 'gelu') : grad

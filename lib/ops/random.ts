@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { recomputeState } from '../autograd/functions.js'
 import { record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
-import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { countOf, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkFloat, lastDim } from './check.js'
 
 /** What dropout draws from: the engine sets it before each micro-batch. */
@@ -30,8 +30,14 @@ export function siteOf(...parts: readonly (string | number)[]): number {
   return Number(digest.readBigUInt64LE(0) >> 11n)
 }
 
-/** Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …). */
-export function dropout(x: Tensor, p: number, site?: string): Tensor {
+/** Where a part of the sequence lies: its first position, and the length of the whole. */
+export interface SequencePart {
+  first: number
+  length: number
+}
+
+/** Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …), or (samples, part, …). */
+export function dropout(x: Tensor, p: number, site?: string, part?: SequencePart): Tensor {
   checkFloat('dropout', x)
   if (!(p >= 0 && p < 1)) throw new ZeroshardError('ARGUMENT', `[dropout] p ${p} must be in [0, 1)`)
   if (p === 0) return x
@@ -40,7 +46,7 @@ export function dropout(x: Tensor, p: number, site?: string): Tensor {
   const { seed, step, firstSample } = randomState
   const place = siteOf('dropout', step, site ?? `draw ${randomState.draws++}`)
   const rowOffset = firstSample * (rows / Math.max(x.shape[0] as number, 1))
-  const scalars = [p, seed, place, rows, cols, cols, rowOffset, 0]
+  const scalars = [p, seed, place, ...(part ? indicesIn(x, part, firstSample) : [rows, cols, cols, rowOffset, 0])]
   const draw = (source: Tensor): Tensor => {
     const y = empty(source.shape, { dtype: source.dtype })
     runOp('dropout', [y], [source], scalars)
@@ -49,6 +55,13 @@ export function dropout(x: Tensor, p: number, site?: string): Tensor {
   const y = draw(x)
   record('dropout', [y], [x], [], ([dy]) => [dy && draw(dy)])
   return y
+}
+
+/** Rows, columns, columns of the whole, offsets of both: x (B, S, …) as the rows of its samples, of which it has a part. */
+function indicesIn(x: Tensor, { first, length }: SequencePart, firstSample: number): number[] {
+  const [samples, positions] = x.shape as [number, number]
+  const inner = countOf(x.shape.slice(2))
+  return [samples, positions * inner, length * inner, firstSample, first * inner]
 }
 
 /** Fills with a + b·N(0, 1), or uniformly in [a, b). `offset`: index of the first element in the whole tensor. */

@@ -1,5 +1,6 @@
 // Optimizers with one state or none whose update looks at one element at a time: SGD, Adagrad, Lion.
 
+import { ZeroshardError } from '../binding/errors.js'
 import { runOp } from '../tensor/tensor.js'
 import type { Optimizer, OptimizerPart, UpdateCall } from './optimizer.js'
 import { betasOf, flagOf, numberOf, type Params } from './params.js'
@@ -20,6 +21,12 @@ export function sgd(params: Params): Optimizer {
   const momentum = numberOf(params, 'momentum', 0)
   const dampening = numberOf(params, 'dampening', 0)
   const nesterov = flagOf(params, 'nesterov', false) ? 1 : 0
+  if (nesterov && (momentum === 0 || dampening !== 0)) {
+    throw new ZeroshardError(
+      'CONFIG',
+      `optimizer.params.nesterov needs momentum above 0 and no dampening, got momentum ${momentum} and dampening ${dampening}`,
+    )
+  }
   const state = momentum === 0 ? undefined : 'momentum_buffer'
   return {
     type: 'SGD',

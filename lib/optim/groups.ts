@@ -66,11 +66,19 @@ function checkValues(group: ParamGroup, index: number): void {
   }
 }
 
-/** The name nearest to the words of the pattern. */
+/** The name of which an end is nearest to the words of the pattern. */
 function hintFor({ match }: ParamGroup, parameters: readonly Groupable[]): string {
-  const names = parameters.map(({ name }) => name)
+  const ends = new Map<string, string>()
+  for (const { name } of parameters) {
+    const words = name.split('.')
+    words.forEach((_, first) => {
+      const end = words.slice(first).join('.')
+      if (!ends.has(end)) ends.set(end, name)
+    })
+  }
   const words = match instanceof RegExp ? match.source.replace(/\\/g, '').replace(/^\^|\$$/g, '') : ''
-  const near = words ? nearest(words, names) : undefined
-  if (near !== undefined) return `; did you mean ${near}?`
-  return names.length ? `; there are ${names.length}, as ${names[0]}` : '; the model has none'
+  const near = words ? nearest(words, ends.keys()) : undefined
+  if (near !== undefined) return `; did you mean ${ends.get(near)}?`
+  const [first] = parameters
+  return first ? `; there are ${parameters.length}, as ${first.name}` : '; the model has none'
 }

@@ -1,6 +1,7 @@
 // LAMB (You and others, 2019, algorithm 2) with DeepSpeed's bounds of the trust ratio. The two norms of a parameter
 // don't depend on order or cut, and neither does anything else: any sharding gives the same bits.
 
+import { ZeroshardError } from '../binding/errors.js'
 import { tidy } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { type Crossing, crossingsOf, cutOf } from './cut.js'
@@ -24,6 +25,12 @@ export function lamb(params: Params): Optimizer {
     biasCorrection: flagOf(params, 'bias_correction', true),
     minCoeff: numberOf(params, 'min_coeff', 0.01),
     maxCoeff: numberOf(params, 'max_coeff', 10),
+  }
+  if (fixed.minCoeff > fixed.maxCoeff) {
+    throw new ZeroshardError(
+      'CONFIG',
+      `optimizer.params.min_coeff ${fixed.minCoeff} is more than max_coeff ${fixed.maxCoeff}; exchange them`,
+    )
   }
   return {
     type: 'Lamb',

@@ -54,7 +54,7 @@ function warmupLr(params: ScheduleParams, lr: number): Schedule {
 function warmupDecayLr(params: ScheduleParams, lr: number): Schedule {
   const [low, high] = boundsOf(params, lr)
   const { steps, part } = warmupOf(params)
-  const total = count(params, 'total_num_steps', steps, 1)
+  const total = count(params, 'total_num_steps', Math.max(1, steps), 1)
   const left = (i: number): number => Math.max(0, (total - i) / Math.max(1, total - steps))
   return (i) => low + (high - low) * (i < steps ? part(i) : left(i))
 }

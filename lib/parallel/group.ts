@@ -61,10 +61,12 @@ export class ProcessGroup {
     return this.size === 1 ? this : new ProcessGroup(binding().native.commGroup([...this.ranks]), this.ranks, this.rank)
   }
 
-  /** Sum (or mean) over the ranks, in place, in rank order in f32. */
-  allReduce(tensor: Tensor, options: CallOptions = {}): Tensor {
-    if (this.size > 1) this.#call('allReduce', tensor, tensor, 0, options)
-    return tensor
+  /** Sum (or mean) over the ranks, in place or in `output`, in rank order in f32. */
+  allReduce(tensor: Tensor, { output = tensor, ...options }: CallOptions & { output?: Tensor } = {}): Tensor {
+    this.#expect('allReduce', output, tensor.count)
+    if (this.size > 1) this.#call('allReduce', output, tensor, 0, options)
+    else if (output !== tensor) runOp('cast', [output], [tensor], [], options.stream ?? COMMUNICATION)
+    return output
   }
 
   /** input (size · n) summed over the ranks; this rank gets part `rank` in output (n). */

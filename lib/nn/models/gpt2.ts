@@ -6,10 +6,11 @@ import { cachedAttention } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
 import { type Tensor, tensor } from '../../tensor/tensor.js'
 import type { Layer } from '../layered.js'
-import { Conv1D, Dropout, Embedding, LayerNorm, Linear } from '../layers.js'
+import { Conv1D, Dropout, Embedding, LayerNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
 import { append, layerOf, makeCache } from './cache.js'
+import { LanguageModelHead } from './head.js'
 import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
 
 export interface Gpt2Config {
@@ -55,7 +56,9 @@ class Attention extends Module {
   readonly c_attn: Conv1D
   readonly c_proj: Conv1D
   readonly resid_dropout: Dropout
-  readonly #heads: number
+  /** Heads here: all, or this rank's (parallelize). */
+  numHeads: number
+  readonly headSize: number
   readonly #scale: number | undefined
 
   constructor(c: Gpt2Config) {
@@ -63,25 +66,27 @@ class Attention extends Module {
     this.c_attn = new Conv1D(c.n_embd, 3 * c.n_embd, normal(c.initializer_range))
     this.c_proj = new Conv1D(c.n_embd, c.n_embd, normal(c.initializer_range / Math.sqrt(2 * c.n_layer)))
     this.resid_dropout = new Dropout(c.resid_pdrop)
-    this.#heads = c.n_head
+    this.numHeads = c.n_head
+    this.headSize = c.n_embd / c.n_head
     this.#scale = c.scale_attn_weights ? undefined : 1
   }
 
   forward(x: Tensor): Tensor {
-    const o = ops.packedAttention(this.c_attn.forward(x), { numHeads: this.#heads, scale: this.#scale })
+    const o = ops.packedAttention(this.c_attn.forward(x), { numHeads: this.numHeads, scale: this.#scale })
     return this.resid_dropout.forward(this.c_proj.forward(o))
   }
 
   cached(x: Tensor, cache: LayerCache, length: number): Tensor {
     const qkv = this.c_attn.forward(x)
-    const [, tokens, c] = x.shape as [number, number, number]
+    const tokens = x.shape[1] as number
+    const c = this.numHeads * this.headSize
     append(cache.k, length, qkv, tokens, c, 3 * c)
     append(cache.v, length, qkv, tokens, 2 * c, 3 * c)
     const q = { tensor: qkv, offset: 0, row: 3 * c, batch: tokens * 3 * c }
     const o = cachedAttention(
       q,
       { ...cache, length: length + tokens },
-      { numHeads: this.#heads, tokens, headSize: c / this.#heads, scale: this.#scale },
+      { numHeads: this.numHeads, tokens, headSize: this.headSize, scale: this.#scale },
     )
     return this.c_proj.forward(o)
   }
@@ -169,7 +174,7 @@ export class Gpt2 extends LanguageModel {
   readonly vocabSize: number
   readonly maxPositions: number
   readonly transformer: Transformer
-  readonly lm_head: Linear
+  readonly lm_head: LanguageModelHead
   override readonly tiedNames: readonly string[]
 
   constructor(config: Partial<Gpt2Config>) {
@@ -179,7 +184,7 @@ export class Gpt2 extends LanguageModel {
     this.vocabSize = c.vocab_size
     this.maxPositions = c.n_positions
     this.transformer = new Transformer(c)
-    this.lm_head = new Linear(c.n_embd, c.vocab_size, { bias: false, init: normal(c.initializer_range) })
+    this.lm_head = new LanguageModelHead(c.n_embd, c.vocab_size, normal(c.initializer_range))
     if (c.tie_word_embeddings) Object.assign(this.lm_head, { weight: this.transformer.wte.weight })
     this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
   }
@@ -198,14 +203,14 @@ export class Gpt2 extends LanguageModel {
       {
         type: 'head',
         modules: [ln_f, this.lm_head],
-        forward: (x, [, targets]) =>
-          ops.linearCrossEntropy(ln_f.forward(x as Tensor), this.lm_head.weight.tensor, targets as Tensor),
+        forward: (x, [, targets]) => this.lm_head.forward(ln_f.forward(x as Tensor), targets as Tensor),
       },
     ]
   }
 
   newCache(capacity: number): KeyValueCache {
-    return makeCache(this.config.n_layer, capacity, this.config.n_embd, this.lm_head.weight.tensor.dtype)
+    const { numHeads, headSize } = (this.transformer.h[0] as Block).attn
+    return makeCache(this.config.n_layer, capacity, numHeads * headSize, this.lm_head.weight.tensor.dtype)
   }
 
   nextLogits(ids: Tensor, cache: KeyValueCache): Tensor {
@@ -216,6 +221,6 @@ export class Gpt2 extends LanguageModel {
     })
     cache.length += tokens
     const last = ops.slice(this.transformer.ln_f.forward(x), 1, tokens - 1, tokens)
-    return ops.linear(ops.reshape(last, [1, this.config.n_embd]), this.lm_head.weight.tensor)
+    return this.lm_head.logits(ops.reshape(last, [1, this.config.n_embd]))
   }
 }

@@ -10,6 +10,7 @@ import { Embedding, Linear, RMSNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
 import { append, layerOf, makeCache } from './cache.js'
+import { LanguageModelHead } from './head.js'
 import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
 
 export interface RopeScaling {
@@ -99,8 +100,10 @@ class Attention extends Module {
   readonly k_proj: Linear
   readonly v_proj: Linear
   readonly o_proj: Linear
-  readonly #options: { numHeads: number; numKeyValueHeads: number }
-  readonly #d: number
+  /** Heads here: all, or this rank's (parallelize). */
+  numHeads: number
+  numKeyValueHeads: number
+  readonly headSize: number
 
   constructor(c: LlamaConfig) {
     super()
@@ -111,29 +114,30 @@ class Attention extends Module {
     this.k_proj = new Linear(c.hidden_size, kv * d, config)
     this.v_proj = new Linear(c.hidden_size, kv * d, config)
     this.o_proj = new Linear(c.num_attention_heads * d, c.hidden_size, config)
-    this.#options = { numHeads: c.num_attention_heads, numKeyValueHeads: kv }
-    this.#d = d
+    this.numHeads = c.num_attention_heads
+    this.numKeyValueHeads = kv
+    this.headSize = d
   }
 
   forward(x: Tensor, table: Tensor): Tensor {
-    const { numHeads, numKeyValueHeads } = this.#options
+    const { numHeads, numKeyValueHeads } = this
     const q = ops.rotary(this.q_proj.forward(x), table, numHeads)
     const k = ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads)
-    return this.o_proj.forward(ops.attention(q, k, this.v_proj.forward(x), this.#options))
+    return this.o_proj.forward(ops.attention(q, k, this.v_proj.forward(x), { numHeads, numKeyValueHeads }))
   }
 
   cached(x: Tensor, table: Tensor, cache: LayerCache, length: number): Tensor {
-    const { numHeads, numKeyValueHeads } = this.#options
+    const { numHeads, numKeyValueHeads, headSize } = this
     const tokens = x.shape[1] as number
-    const width = numKeyValueHeads * this.#d
+    const width = numKeyValueHeads * headSize
     const q = ops.rotary(this.q_proj.forward(x), table, numHeads, length)
     append(cache.k, length, ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads, length), tokens, 0, width)
     append(cache.v, length, this.v_proj.forward(x), tokens, 0, width)
-    const row = numHeads * this.#d
+    const row = numHeads * headSize
     const o = cachedAttention(
       { tensor: q, offset: 0, row, batch: tokens * row },
       { ...cache, length: length + tokens },
-      { ...this.#options, tokens, headSize: this.#d },
+      { numHeads, numKeyValueHeads, tokens, headSize },
     )
     return this.o_proj.forward(o)
   }
@@ -219,7 +223,7 @@ export class Llama extends LanguageModel {
   readonly vocabSize: number
   readonly maxPositions: number
   readonly model: Transformer
-  readonly lm_head: Linear
+  readonly lm_head: LanguageModelHead
   override readonly tiedNames: readonly string[]
 
   constructor(config: Partial<LlamaConfig>) {
@@ -229,7 +233,7 @@ export class Llama extends LanguageModel {
     this.vocabSize = c.vocab_size
     this.maxPositions = c.max_position_embeddings
     this.model = new Transformer(c)
-    this.lm_head = new Linear(c.hidden_size, c.vocab_size, { bias: false, init: normal(c.initializer_range) })
+    this.lm_head = new LanguageModelHead(c.hidden_size, c.vocab_size, normal(c.initializer_range))
     if (c.tie_word_embeddings) Object.assign(this.lm_head, { weight: this.model.embed_tokens.weight })
     this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
   }
@@ -250,16 +254,15 @@ export class Llama extends LanguageModel {
       {
         type: 'head',
         modules: [norm, this.lm_head],
-        forward: (x, [, targets]) =>
-          ops.linearCrossEntropy(norm.forward(x as Tensor), this.lm_head.weight.tensor, targets as Tensor),
+        forward: (x, [, targets]) => this.lm_head.forward(norm.forward(x as Tensor), targets as Tensor),
       },
     ]
   }
 
   newCache(capacity: number): KeyValueCache {
-    const c = this.config
-    const width = (c.num_key_value_heads ?? c.num_attention_heads) * headSize(c)
-    return makeCache(c.num_hidden_layers, capacity, width, this.lm_head.weight.tensor.dtype)
+    const { numKeyValueHeads, headSize } = (this.model.layers[0] as Block).self_attn
+    const { num_hidden_layers } = this.config
+    return makeCache(num_hidden_layers, capacity, numKeyValueHeads * headSize, this.lm_head.weight.tensor.dtype)
   }
 
   nextLogits(ids: Tensor, cache: KeyValueCache): Tensor {
@@ -270,7 +273,7 @@ export class Llama extends LanguageModel {
     })
     cache.length += tokens
     const last = ops.slice(this.model.norm.forward(x), 1, tokens - 1, tokens)
-    return ops.linear(ops.reshape(last, [1, this.config.hidden_size]), this.lm_head.weight.tensor)
+    return this.lm_head.logits(ops.reshape(last, [1, this.config.hidden_size]))
   }
 
   override dispose(): void {

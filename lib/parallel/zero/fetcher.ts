@@ -37,7 +37,8 @@ export class Fetcher {
       unit.watch(
         () => this.use(unit),
         () => {
-          if (inBackward()) this.#release(unit)
+          // Frozen ones: those that are trained end with their gradients.
+          if (inBackward() && !unit.layout.trainable) this.#release(unit)
         },
       )
     }
@@ -80,6 +81,16 @@ export class Fetcher {
     unit.lendFetched()
     this.#trace.push(unit)
     this.#prefetch(unit)
+  }
+
+  /** In backward: the unit's gradients are complete, so its parameters are needed no more. */
+  done(unit: Unit): void {
+    if (inBackward()) this.#release(unit)
+  }
+
+  /** Releases these units where nothing of the current pass needs them. */
+  releaseUnits(units: readonly Unit[]): void {
+    for (const unit of units) this.#release(unit)
   }
 
   #prefetch(unit: Unit): void {

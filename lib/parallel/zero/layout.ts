@@ -32,6 +32,7 @@ export interface UnitLayout {
   persistent: boolean
   replicas: Replicas | undefined
   partialGradient: boolean
+  partialOver: Replicas | undefined
 }
 
 /** A part of a flat unit that lies in [start, end). */
@@ -54,11 +55,14 @@ export interface LayoutOptions {
   persistBelow?: number
   /** Parameters outside of blocks: units by module, in the order of use, instead of one that comes first. */
   splitRoot?: boolean
+  /** False for parameters that have no memory on this rank. */
+  include?: (parameter: Parameter) => boolean
 }
 
 /** The model's units; their reverse is the order in which gradients are reduced. */
 export function layoutUnits(model: Module, options: LayoutOptions): UnitLayout[] {
-  const named = [...model.namedParameters()]
+  const { include = () => true } = options
+  const named = [...model.namedParameters()].filter(([, parameter]) => include(parameter))
   const blocks = blockPaths(model)
   const sections = new Map<string, Parameter[]>()
   if (!options.splitRoot) sections.set('', [])
@@ -103,6 +107,7 @@ const fit = (a: Parameter, b: Parameter, options: LayoutOptions): boolean =>
   a.trainable === b.trainable &&
   a.replicas === b.replicas &&
   a.partialGradient === b.partialGradient &&
+  a.partialOver === b.partialOver &&
   isPersistent(a, options) === isPersistent(b, options)
 
 function layoutAlike(module: string, parameters: readonly Parameter[], options: LayoutOptions): UnitLayout[] {
@@ -151,6 +156,7 @@ function layoutUnit(module: string, parameters: readonly Parameter[], options: L
     persistent: isPersistent(first, options),
     replicas: first.replicas,
     partialGradient: first.partialGradient,
+    partialOver: first.partialOver ?? (first.partialGradient ? first.replicas : undefined),
   }
 }
 

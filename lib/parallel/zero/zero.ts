@@ -43,6 +43,8 @@ export interface ZeroOptions {
   maxLive: number
   parameterCategory?: Category
   optimizerCategory?: Category
+  /** False for parameters of other pipeline stages. */
+  include?: (parameter: Parameter) => boolean
 }
 
 export interface UpdateRequest {
@@ -63,6 +65,8 @@ export class Zero {
   readonly #order: readonly Unit[]
   readonly #left = new Map<Unit, number>()
   readonly #stream: number
+  /** Of #order, those that the backward under way goes through. */
+  #queue: readonly Unit[] = []
   #next = 0
   #reducing = false
   /** Largest gradient of each unit of #order, of the last norm. */
@@ -84,6 +88,7 @@ export class Zero {
       maxUnit,
       persistBelow: sharded ? options.persistBelow : 0,
       splitRoot: sharded,
+      ...(options.include && { include: options.include }),
     }).map((layout) =>
       makeUnit(layout, {
         lifetimes: keeps,
@@ -106,30 +111,52 @@ export class Zero {
   #watch(unit: Unit): void {
     for (const { parameter } of unit.layout.slots) {
       parameter.tensor.onGradient = () => {
-        this.#left.set(unit, (this.#left.get(unit) ?? 0) - 1)
+        const left = (this.#left.get(unit) ?? 0) - 1
+        this.#left.set(unit, left)
+        if (left === 0) this.fetcher?.done(unit)
         if (this.#reducing) this.#advance()
       }
     }
   }
 
-  /** Before a backward; `boundary`: its gradients are the last before an update. */
-  beginBackward(boundary: boolean): void {
+  /** True where a backward must leave nothing but shards of its gradients. */
+  get reducesEachBackward(): boolean {
+    return this.#order.some((unit) => unit.keeps.gradients === 'shard')
+  }
+
+  /** Trainable units of some of the parameters, in the order in which they are reduced. */
+  unitsOf(parameters: ReadonlySet<Parameter>): Unit[] {
+    return this.#order.filter((unit) => unit.layout.slots.some(({ parameter }) => parameters.has(parameter)))
+  }
+
+  /**
+   * Before a backward through `units` (default: all); `boundary`: its gradients are the last before an update, to be
+   * reduced as they become complete.
+   */
+  beginBackward(boundary: boolean, units: readonly Unit[] = this.#order): void {
+    this.#queue = units
     this.#next = 0
-    this.#reducing = boundary || this.#order.some((unit) => unit.keeps.gradients === 'shard')
-    for (const unit of this.#order) this.#left.set(unit, unit.layout.slots.length)
+    this.#reducing = boundary || this.reducesEachBackward
+    for (const unit of units) this.#left.set(unit, unit.layout.slots.length)
   }
 
   #advance(): void {
-    while (this.#next < this.#order.length && (this.#left.get(this.#order[this.#next] as Unit) ?? 1) <= 0) {
-      this.#reduce(this.#order[this.#next++] as Unit)
+    while (this.#next < this.#queue.length && (this.#left.get(this.#queue[this.#next] as Unit) ?? 1) <= 0) {
+      this.#reduce(this.#queue[this.#next++] as Unit)
     }
   }
 
   /** After a backward: reduces what it left, units with parameters that it did not use. */
   endBackward(): void {
     if (!this.#reducing) return
-    while (this.#next < this.#order.length) this.#reduce(this.#order[this.#next++] as Unit)
+    this.reduce(this.#queue.slice(this.#next))
+    this.#next = this.#queue.length
     this.#reducing = false
+  }
+
+  /** Reduces what these units have collected. */
+  reduce(units: readonly Unit[]): void {
+    for (const unit of units) this.#reduce(unit)
   }
 
   #reduce(unit: Unit): void {
@@ -175,8 +202,7 @@ export class Zero {
   /** Gradients that several model-parallel ranks have parts of (tied or replicated parameters) are summed over them. */
   reduceReplicas(): void {
     for (const { layout, ownGradients } of this.#order) {
-      if (layout.partialGradient && layout.replicas && layout.replicas.size > 1)
-        layout.replicas.allReduce(ownGradients as Tensor)
+      if (layout.partialOver && layout.partialOver.size > 1) layout.partialOver.allReduce(ownGradients as Tensor)
     }
   }
 

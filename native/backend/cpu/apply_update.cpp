@@ -30,7 +30,7 @@ int32_t apply_update(zs_call *call) {
       for (int64_t i = begin; i < end; i += pass_block) {
         const int64_t n = std::min(end - i, pass_block);
         apply(p + i, update + i, n, keep, step);
-        if (has_out) narrow(out + i, p + i, n);
+        if (has_out) narrow_range(out + i, p + i, n);
       }
     });
     return int32_t{ZS_OK};

@@ -4,14 +4,9 @@
 #include <cmath>
 
 #include "../../ops/optimizer.h"
+#include "clones.h"
 #include "floats.h"
-
-// Versions of a loop by instruction set, chosen when the addon is loaded. All round alike: no contraction (see CMake).
-#if defined(ZS_X86)
-#define ZS_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define ZS_CLONES
-#endif
+#include "halves.h"
 
 namespace zs::cpu {
 namespace {
@@ -54,7 +49,7 @@ int32_t gradient_pass(zs_call *call, int grad_index, const Gradient &g, Body bod
         if constexpr (std::is_same_v<G, float>) {
           body(i, n, grad + i);
         } else {
-          if (!g.skip) widen(wide, grad + i, n);
+          if (!g.skip) widen_range(wide, grad + i, n);
           body(i, n, wide);
         }
         if (g.zero) for (int64_t j = 0; j < n; j++) grad[i + j] = from_float<G>(0);
@@ -74,7 +69,7 @@ int32_t optimizer_pass(zs_call *call, int param_index, int out_index, int grad_i
     return gradient_pass(call, grad_index, g, [&](int64_t i, int64_t n, const float *gradient) {
       if (g.skip) return;
       body(i, n, gradient);
-      if (has_out) narrow(out + i, param + i, n);
+      if (has_out) narrow_range(out + i, param + i, n);
     });
   });
 }
