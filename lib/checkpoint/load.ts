@@ -2,12 +2,14 @@
 
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
+import { binding } from '../binding/native.js'
 import type { Parameter } from '../nn/parameter.js'
 import { type Run, runsOf } from '../nn/slice.js'
+import type { Flat } from '../parallel/zero/flat.js'
 import { piecesIn } from '../parallel/zero/layout.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import { unscoped } from '../tensor/scope.js'
-import { bytesPerElement, type DType, type NumericArray, runOp, type Tensor, tensor } from '../tensor/tensor.js'
+import { bytesPerElement, DISK, type DType, type NumericArray, tensor } from '../tensor/tensor.js'
 import type { Kind, Manifest, SliceEntry } from './manifest.js'
 import { SafetensorsFile } from './safetensors.js'
 
@@ -32,7 +34,7 @@ export async function loadCheckpoint(
   const reader = new SliceReader(folder, manifest)
   try {
     for (const unit of zero.units) {
-      const targets: [Kind, Tensor][] = []
+      const targets: [Kind, Flat][] = []
       if (weights) targets.push(['weight', unit.master])
       if (optimizer) targets.push(...Object.entries(unit.states))
       for (const [kind, target] of targets) {
@@ -42,6 +44,8 @@ export async function loadCheckpoint(
           writeValues(target, piece.offset - unit.start, await reader.read(parameter, kind, piece.start, piece.count))
         }
       }
+      // So that what waits to be written does not pile up in memory.
+      if (unit.onDisk) await binding().native.synchronize(DISK)
     }
   } finally {
     await reader.close()
@@ -82,13 +86,11 @@ export interface Values {
   array: NumericArray
 }
 
-/** Copies values to a flat tensor's elements from `offset`, in its dtype. */
-export function writeValues(target: Tensor, offset: number, { dtype, array }: Values): void {
+/** Copies values to a flat buffer's elements from `offset`, in its dtype. */
+export function writeValues(target: Flat, offset: number, { dtype, array }: Values): void {
   unscoped(() => {
     const source = tensor(array, [array.length], { dtype, category: 'buffers' })
-    const view = target.view([array.length], offset)
-    runOp('cast', [view], [source])
-    view.dispose()
+    target.write(offset, source)
     source.dispose()
   })
 }

@@ -4,10 +4,11 @@
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ProcessGroup } from '../parallel/group.js'
+import type { Flat } from '../parallel/zero/flat.js'
 import { piecesIn } from '../parallel/zero/layout.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import { unscoped } from '../tensor/scope.js'
-import { bytesPerElement, COMMUNICATION, type Tensor } from '../tensor/tensor.js'
+import { bytesPerElement, COMMUNICATION } from '../tensor/tensor.js'
 import { beginSave, commitSave } from './folder.js'
 import { type FileEntry, type Kind, type Manifest, manifestText, type SliceEntry } from './manifest.js'
 import { type TensorPlan, writeSafetensors } from './safetensors.js'
@@ -23,7 +24,7 @@ export interface SaveRequest {
 }
 
 interface PlannedSlice extends TensorPlan {
-  source: Tensor
+  source: Flat
   offset: number
   count: number
   slice: Omit<SliceEntry, 'file'>
@@ -36,7 +37,7 @@ function planSlices(zero: Zero): PlannedSlice[] {
     const { shardSize, replicas } = unit.layout
     if (replicas && replicas.rank > 0) return []
     return piecesIn(unit.layout, rank * shardSize, (rank + 1) * shardSize).flatMap(({ slot, start, count, offset }) => {
-      const sources: [Kind, Tensor][] = [['weight', unit.master], ...Object.entries(unit.states)]
+      const sources: [Kind, Flat][] = [['weight', unit.master], ...Object.entries(unit.states)]
       return sources.map(([kind, source]) => {
         const { name, shape, slice: part } = slot.parameter
         const key = kind === 'weight' ? name : `${name}.${kind}`
@@ -84,12 +85,12 @@ export async function saveCheckpoint(request: SaveRequest): Promise<string> {
 }
 
 async function bytesOf({ source, offset, count }: PlannedSlice): Promise<Uint8Array> {
-  const view = unscoped(() => source.view([count], offset))
+  const part = unscoped(() => source.read(offset, count))
   try {
-    const values = await view.data(COMMUNICATION)
+    const values = await part.data(COMMUNICATION)
     return new Uint8Array(values.buffer, values.byteOffset, count * bytesPerElement[source.dtype])
   } finally {
-    view.dispose()
+    part.dispose()
   }
 }
 

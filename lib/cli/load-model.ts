@@ -8,6 +8,7 @@ import { SliceReader, writeValues } from '../checkpoint/load.js'
 import { loadTokenizer, type Tokenizer } from '../data/index.js'
 import { createModel, type LanguageModel } from '../nn/models/index.js'
 import type { Parameter } from '../nn/parameter.js'
+import { MemoryFlat } from '../parallel/zero/flat.js'
 
 export interface LoadedModel extends FoundCheckpoint {
   model: LanguageModel
@@ -37,6 +38,6 @@ export async function loadModel(path: string): Promise<LoadedModel> {
 
 async function fillParameter(parameter: Parameter, reader: SliceReader): Promise<void> {
   const flat = parameter.tensor.view([parameter.count])
-  writeValues(flat, 0, await reader.read(parameter, 'weight'))
+  writeValues(new MemoryFlat(flat), 0, await reader.read(parameter, 'weight'))
   flat.dispose()
 }

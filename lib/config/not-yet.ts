@@ -24,16 +24,6 @@ const units = 'a transformer block is one bucket'
 const metrics = 'use --metrics, one JSON object per step'
 
 export const notYet: readonly NotYet[] = [
-  refuse(
-    'zero_optimization.offload_optimizer.device',
-    (c) => c.zero_optimization.offload_optimizer.device !== 'none',
-    'leave it out',
-  ),
-  refuse(
-    'zero_optimization.offload_param.device',
-    (c) => c.zero_optimization.offload_param.device !== 'none',
-    'leave it out',
-  ),
   refuse('mesh.tensor', (c) => c.mesh.tensor > 1, alone),
   refuse('mesh.context', (c) => c.mesh.context > 1, alone),
   refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),

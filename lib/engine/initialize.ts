@@ -22,6 +22,7 @@ import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { EngineParts, Trainable } from './base.js'
 import { Engine } from './engine.js'
+import { offloadOf } from './offload.js'
 import { PipelineEngine } from './pipeline-engine.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
@@ -50,7 +51,9 @@ async function meetWorld(options: { serial?: boolean }): Promise<World> {
   const environment = readEnvironment()
   if (environment.launched) exitWithParent()
   const threads = environment.threads ?? Math.max(1, Math.floor(availableParallelism() / environment.localWorldSize))
-  binding().native.configure({ threads, serial: options.serial ?? environment.serial })
+  const { memoryLimit } = environment
+  const serial = options.serial ?? environment.serial
+  binding().native.configure({ threads, serial, ...(memoryLimit !== undefined && { memoryLimit }) })
   const meeting = await rendezvous(environment)
   try {
     const [jobId] = await meeting.exchange('job', randomBytes(12).toString('hex'))
@@ -91,6 +94,7 @@ export function makeEngine<Args extends Tensor[]>(
   applyRecompute(model, config)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
+  const offload = offloadOf(config)
   const zero = new Zero(model, {
     stage,
     group: mesh.group('dp', 'cp'),
@@ -106,6 +110,7 @@ export function makeEngine<Args extends Tensor[]>(
     persistBelow: zeroConfig.stage3_param_persistence_threshold,
     prefetch: zeroConfig.stage3_prefetch_bucket_size,
     maxLive: zeroConfig.stage3_max_live_parameters,
+    ...(offload && { offload }),
     ...(cut && { include: cut.has }),
   })
   const parts: EngineParts = {

@@ -61,20 +61,24 @@ SwapFile::~SwapFile() {
   close(fd_);
 }
 
+// Without a name where the file system can, else with one that is taken away at once.
 void SwapFile::open_file() {
-  int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
-  fd_ = options_.allow_direct ? open(path_.c_str(), flags | O_DIRECT, 0600) : -1;
-  direct_ = fd_ >= 0;
-  if (fd_ < 0) {
-    if (options_.allow_direct && errno == EINVAL) {
-      add_note("this file system has no direct I/O: reads and writes go through the page cache");
-      unlink(path_.c_str());  // some create the file before they refuse
-    }
-    fd_ = open(path_.c_str(), flags, 0600);
-  }
-  if (fd_ < 0)
+  auto attempt = [this](int more) {
+    int flags = O_RDWR | O_CLOEXEC | more;
+    fd_ = open(folder_.c_str(), flags | O_TMPFILE, 0600);
+    if (fd_ >= 0) return true;
+    fd_ = open(path_.c_str(), flags | O_CREAT | O_EXCL, 0600);
+    int error = errno;
+    if (fd_ >= 0 || error == EINVAL) unlink(path_.c_str());  // some create the file before they refuse direct I/O
+    errno = error;
+    return fd_ >= 0;
+  };
+  direct_ = options_.allow_direct && attempt(O_DIRECT);
+  if (direct_) return;
+  if (options_.allow_direct && errno == EINVAL)
+    add_note("this file system has no direct I/O: reads and writes go through the page cache");
+  if (!attempt(0))
     throw Error{"IO", text("nvme_path '%s': %s (%s)", folder_.c_str(), cure_of_open(errno), strerror(errno))};
-  unlink(path_.c_str());
 }
 
 void SwapFile::take_space() {
