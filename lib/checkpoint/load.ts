@@ -1,12 +1,14 @@
 // Loading on any number of ranks and any layout: each rank reads only the byte ranges that its own part needs.
 
 import { nearest, ZeroshardError } from '../binding/errors.js'
+import { binding } from '../binding/native.js'
 import type { Parameter } from '../nn/parameter.js'
+import type { Flat } from '../parallel/zero/flat.js'
 import { type Piece, piecesIn } from '../parallel/zero/layout.js'
 import type { Unit } from '../parallel/zero/unit.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import { unscoped } from '../tensor/scope.js'
-import { runOp, type Tensor } from '../tensor/tensor.js'
+import { DISK, type Tensor } from '../tensor/tensor.js'
 import type { Agreement } from './agreement.js'
 import type { Kind, Manifest } from './manifest.js'
 import { SliceReader } from './slices.js'
@@ -56,33 +58,28 @@ export async function loadCheckpoint(
         const [from, to] = readBy(unit)
         for (const kind of kindsOf(unit))
           for (const piece of piecesIn(unit.layout, from, to)) await readPiece(unit, piece, kind, reader, strict)
+        // So that what waits to be written does not pile up in memory.
+        if (unit.onDisk) await binding().native.synchronize(DISK)
       }
     })
   } finally {
     await reader.close()
   }
   for (const unit of zero.units)
-    if (unit.keeps.optimizer === 'full') for (const kind of kindsOf(unit)) share(unit, kind)
+    if (unit.keeps.optimizer === 'full' && !unit.onDisk) for (const kind of kindsOf(unit)) share(unit, kind)
   if (weights) zero.refresh()
 }
 
 /** A unit's buffer, of elements [unit.start, unit.end). Nothing else here touches them. */
-const bufferOf = ({ master, states }: Unit, kind: Kind): Tensor =>
-  kind === 'weight' ? master : (states[kind] as Tensor)
+const bufferOf = ({ master, states }: Unit, kind: Kind): Flat => (kind === 'weight' ? master : (states[kind] as Flat))
 
-function write(buffer: Tensor, offset: number, values: Tensor): void {
-  const view = unscoped(() => buffer.view([values.count], offset))
-  runOp('cast', [view], [values])
-  view.dispose()
-}
-
-/** What a rank reads: its shard, also where it has all of them, as the others read the rest. */
-function readBy({ layout: { shardSize }, options: { group } }: Unit): [from: number, to: number] {
-  return [group.rank * shardSize, (group.rank + 1) * shardSize]
+/** What a rank reads: its shard, also where it has all of them in memory, as the others read the rest. */
+function readBy({ layout: { shardSize }, options: { group }, start, end, onDisk }: Unit): [from: number, to: number] {
+  return onDisk ? [start, end] : [group.rank * shardSize, (group.rank + 1) * shardSize]
 }
 
 function share(unit: Unit, kind: Kind): void {
-  const buffer = bufferOf(unit, kind)
+  const buffer = bufferOf(unit, kind).resident as Tensor
   const own = unscoped(() => buffer.view([unit.layout.shardSize], readBy(unit)[0]))
   unit.options.group.allGather(buffer, own, { tag: unit.layout.index })
   own.dispose()
@@ -94,7 +91,7 @@ async function readPiece(unit: Unit, piece: Piece, kind: Kind, reader: SliceRead
   if (reader.has(parameter.name, kind)) {
     const buffer = bufferOf(unit, kind)
     const base = offset - unit.start
-    await reader.read(parameter, kind, start, count, (at, values) => write(buffer, base + at, values))
+    await reader.read(parameter, kind, start, count, (at, values) => unscoped(() => buffer.write(base + at, values)))
   } else if (strict) {
     throw new ZeroshardError(
       'CHECKPOINT',

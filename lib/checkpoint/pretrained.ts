@@ -7,9 +7,10 @@ import { ZeroshardError } from '../binding/errors.js'
 import type { Module } from '../nn/module.js'
 import type { Parameter } from '../nn/parameter.js'
 import { runsOf } from '../nn/slice.js'
+import type { Flat } from '../parallel/zero/flat.js'
 import { piecesIn, type UnitLayout } from '../parallel/zero/layout.js'
 import { unscoped } from '../tensor/scope.js'
-import { runOp, type Tensor, tensor } from '../tensor/tensor.js'
+import { tensor } from '../tensor/tensor.js'
 import { SafetensorsFile } from './safetensors.js'
 
 /** Elements that are in memory at once while reading: 16 MiB of f32. */
@@ -17,7 +18,7 @@ const CHUNK = 4 * 2 ** 20
 
 /** What the loader needs of ZeRO: units whose master holds elements [start, end). */
 export interface WeightTarget {
-  readonly units: Iterable<{ layout: UnitLayout; start: number; end: number; master: Tensor }>
+  readonly units: Iterable<{ layout: UnitLayout; start: number; end: number; master: Flat }>
   /** Makes the model's copies from the masters, on every rank. */
   refresh(): void
 }
@@ -59,7 +60,7 @@ export class PretrainedWeights {
   }
 
   /** Elements [start, start + count) of a parameter into `target` from `offset` on, converted to its dtype. */
-  async copy(parameter: string, start: number, count: number, target: Tensor, offset: number): Promise<void> {
+  async copy(parameter: string, start: number, count: number, target: Flat, offset: number): Promise<void> {
     const { file, key } = this.places.get(parameter) as { file: SafetensorsFile; key: string }
     const { dtype } = file.entry(key)
     for (let done = 0; done < count; done += CHUNK) {
@@ -68,9 +69,7 @@ export class PretrainedWeights {
       const values = dtype === 'f32' ? new Float32Array(buffer) : new Uint16Array(buffer)
       unscoped(() => {
         const source = tensor(values, [length], { dtype, category: 'buffers' })
-        const view = target.view([length], offset + done)
-        runOp('cast', [view], [source])
-        view.dispose()
+        target.write(offset + done, source)
         source.dispose()
       })
     }

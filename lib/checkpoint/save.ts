@@ -5,6 +5,7 @@ import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import type { ProcessGroup } from '../parallel/group.js'
+import type { Flat } from '../parallel/zero/flat.js'
 import { type Piece, piecesIn } from '../parallel/zero/layout.js'
 import type { Unit } from '../parallel/zero/unit.js'
 import type { Zero } from '../parallel/zero/zero.js'
@@ -44,7 +45,7 @@ interface Source {
 /** The model itself. Nothing else here touches a unit's buffers. */
 const live: Source = {
   read: (unit, kind, from, count) =>
-    unscoped(() => (kind === 'weight' ? unit.master : (unit.states[kind] as Tensor)).view([count], from)),
+    unscoped(() => (kind === 'weight' ? unit.master : (unit.states[kind] as Flat)).read(from, count)),
   done: () => {},
 }
 

@@ -12,6 +12,7 @@ import { parseConfigText } from '../config/index.js'
 import { loadTokenizer, type Tokenizer } from '../data/index.js'
 import { createModel, type LanguageModel } from '../nn/models/index.js'
 import type { Parameter } from '../nn/parameter.js'
+import { MemoryFlat } from '../parallel/zero/flat.js'
 import { runOp } from '../tensor/tensor.js'
 
 export interface LoadedModel {
@@ -40,7 +41,8 @@ async function fromHuggingFace(folder: string): Promise<LoadedModel> {
   const weights = await PretrainedWeights.open(folder, model)
   try {
     model.materialize({ values: false })
-    for (const { name, count, tensor } of model.parameters()) await weights.copy(name, 0, count, tensor, 0)
+    for (const { name, count, tensor } of model.parameters())
+      await weights.copy(name, 0, count, new MemoryFlat(tensor), 0)
   } finally {
     await weights.close()
   }

@@ -24,16 +24,6 @@ const units = 'a transformer block is one bucket'
 const metrics = 'use --metrics, one JSON object per step'
 
 export const notYet: readonly NotYet[] = [
-  refuse(
-    'zero_optimization.offload_optimizer.device',
-    (c) => c.zero_optimization.offload_optimizer.device !== 'none',
-    'leave it out',
-  ),
-  refuse(
-    'zero_optimization.offload_param.device',
-    (c) => c.zero_optimization.offload_param.device !== 'none',
-    'leave it out',
-  ),
   refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),
   refuse('data_types.grad_accum_dtype', (c) => c.data_types.grad_accum_dtype !== 'fp32', 'leave it out: fp32'),
   say('prescale_gradients', (c) => c.prescale_gradients, inF32),

@@ -27,6 +27,7 @@ import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { EngineParts, Trainable } from './base.js'
 import { Engine } from './engine.js'
+import { offloadOf } from './offload.js'
 import { PipelineEngine } from './pipeline-engine.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
@@ -68,10 +69,11 @@ async function meetWorld(options: { serial?: boolean }): Promise<World> {
 }
 
 /** A user who has run operations before has the threads that there were; only a wish that comes too late is an error. */
-function configureStreams({ threads, localWorldSize }: RankEnvironment, serial: boolean): void {
+function configureStreams(environment: RankEnvironment, serial: boolean): void {
+  const { threads, localWorldSize, memoryLimit } = environment
   const share = Math.max(1, Math.floor(availableParallelism() / localWorldSize))
   try {
-    binding().native.configure({ threads: threads ?? share, serial })
+    binding().native.configure({ threads: threads ?? share, serial, ...(memoryLimit !== undefined && { memoryLimit }) })
   } catch (error) {
     if (threads !== undefined || serial) throw error
   }
@@ -124,6 +126,7 @@ export function makeEngine<Args extends Tensor[]>(
   parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
+  const offload = offloadOf(config)
   const zero = new Zero(model, {
     stage,
     group: mesh.group('dp', 'cp'),
@@ -139,6 +142,7 @@ export function makeEngine<Args extends Tensor[]>(
     persistBelow: zeroConfig.stage3_param_persistence_threshold,
     prefetch: zeroConfig.stage3_prefetch_bucket_size,
     maxLive: zeroConfig.stage3_max_live_parameters,
+    ...(offload && { offload }),
     ...(cut && { include: cut.has }),
   })
   const parts: EngineParts = {
