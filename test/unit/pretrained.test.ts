@@ -8,6 +8,7 @@ import { binding } from '../../lib/binding/native.js'
 import { loadPretrained, PretrainedWeights } from '../../lib/checkpoint/pretrained.js'
 import { SafetensorsFile } from '../../lib/checkpoint/safetensors.js'
 import { createModel } from '../../lib/nn/models/index.js'
+import { MemoryFlat } from '../../lib/parallel/zero/flat.js'
 import { layoutUnits } from '../../lib/parallel/zero/layout.js'
 import { type DType, empty } from '../../lib/tensor/tensor.js'
 import { alive } from '../helpers/compare.js'
@@ -102,14 +103,14 @@ async function check(t: Test, folder: string, config: object, name: string, rank
         layout,
         start: rank * layout.shardSize,
         end: (rank + 1) * layout.shardSize,
-        master: empty([layout.shardSize], { zero: true }),
+        master: new MemoryFlat(empty([layout.shardSize], { zero: true })),
       }))
       let refreshed = 0
       await loadPretrained(folder, model, { units, refresh: () => void refreshed++ })
       t.equal(refreshed, 1)
       for (const [index, { master, start }] of units.entries()) {
-        whole[index]?.set((await master.data()) as Float32Array, start)
-        master.dispose()
+        whole[index]?.set((await master.resident.data()) as Float32Array, start)
+        master.resident.dispose()
       }
     }
   } finally {
