@@ -12,7 +12,7 @@ export const dtypes = ['f32', 'bf16', 'f16', 'i32', 'u8', 'i64'] as const
 /** What memory is for; `memoryStats` counts each apart. */
 export const categories = ['parameters', 'gradients', 'optimizer', 'activations', 'buffers', 'host'] as const
 /** The streams of a device: each runs in order, hazards between them are the runtime's business. */
-export const streams = ['compute', 'communication', 'copy'] as const
+export const streams = ['compute', 'communication', 'copy', 'disk'] as const
 /** Element-wise sums of collectives are in f32, in rank order (i64: exact). */
 export const collectiveKinds = [
   'barrier',
@@ -65,6 +65,26 @@ export interface CommOptions {
   timeoutSeconds: number
 }
 
+export interface SwapOptions {
+  /** Bytes that are read or written in one go: 4096 or more. */
+  blockSize: number
+  /** Blocks in flight, per thread. */
+  queueDepth: number
+  threads: number
+  /** Blocks are handed to the system one by one. */
+  singleSubmit: boolean
+  /** New blocks follow as others are done; false: batch after batch. */
+  overlapEvents: boolean
+}
+
+export interface NativeSwap {
+  id: number
+  descriptor: number
+  engine: 'io_uring' | 'threads'
+  direct: boolean // false: through the page cache
+  note: string // why something slower is used; empty: nothing is
+}
+
 export interface Native {
   readonly version: string
   readonly simd: string // 'scalar' | 'avx2' | 'avx512' | 'avx512bf16'
@@ -84,6 +104,8 @@ export interface Native {
   run(): number
   /** packet: [kind, group, stream, output, input, count per rank / root / peer, tag, average (0 or 1)] → 0. */
   collective(): number
+  /** packet: [0 read or 1 write, swap file, n, n times: offset in bytes, handle] → 0. Queued on the stream `disk`. */
+  transfer(): number
   lastError(): { code: ErrorCode; message: string }
 
   /** Copies now (bytes of `source` in the tensor's own dtype); ordered like an op on `stream`. */
@@ -103,6 +125,11 @@ export interface Native {
   /** Records every task of the streams from now on, the newest `capacity`; 0: no more, and what is left is forgotten. */
   traceStart(capacity: number): void
   traceTake(): NativeTrace
+
+  /** A file of this size; its name is gone at once, its space taken. Throws IO where the disk has no room for it. */
+  openSwap(path: string, bytes: number, options: SwapOptions): NativeSwap
+  /** What is queued is still done. */
+  closeSwap(id: number): void
 
   /** Creates this rank's arena and control block; → facts that peers need (exchanged by the rendezvous). */
   commCreate(options: CommOptions): string

@@ -3,7 +3,8 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
-import { outputOf, resolveCheckpoint } from '../checkpoint/folder.js'
+import { outputOf } from '../checkpoint/folder.js'
+import { loadPretrained } from '../checkpoint/pretrained.js'
 import type { Config } from '../config/index.js'
 import {
   checkVocabulary,
@@ -15,14 +16,14 @@ import {
   type Tokenizer,
   ValidationSampler,
 } from '../data/index.js'
-import type { StepResult } from '../engine/base.js'
+import type { SaveOptions, StepResult } from '../engine/base.js'
 import type { Engine } from '../engine/engine.js'
 import { failWorld, makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
 import { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
 import { meshWords } from '../parallel/mesh.js'
-import { type Tensor, tensor } from '../tensor/tensor.js'
+import { countOf, type Tensor, tensor } from '../tensor/tensor.js'
 import type { Interruption } from './interruption.js'
 import { Progress } from './progress.js'
 import { printSample } from './sample.js'
@@ -93,10 +94,15 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
   checkVocabulary(data.maxToken, model.vocabSize, tokenizer.name)
   const engine = makeEngine(model, config, world)
   for (const hint of config.hints) progress.say(`note: ${hint}`)
-  await resume(engine, options, progress)
+  const resumed = await resume(engine, options, progress)
+  const { path, weights } = config.model
+  if (!resumed && weights) {
+    await loadPretrained(path as string, model, engine.parts.zero)
+    progress.say(`initial weights from ${path}`)
+  }
   const metricsPath = pathOfRank(options.metrics, rank)
   const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
-  const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
+  const parameters = model.parameters().reduce((sum, { wholeShape }) => sum + countOf(wholeShape), 0)
   metrics?.write({
     run: {
       version: options.version,
@@ -147,20 +153,22 @@ function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
   return observer
 }
 
-async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<void> {
-  if (!options.resume) return
+/** True where a checkpoint was loaded. */
+async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<boolean> {
+  if (!options.resume) return false
   const damaged = (message: string): void => {
     if (engine.group.rank === 0) process.stderr.write(`${message}\n`)
   }
   const found =
     options.resume === 'auto'
       ? await engine.resume(options.output, damaged)
-      : (await engine.loadCheckpoint(await resolveCheckpoint(options.resume))).path
+      : (await engine.loadCheckpoint(options.resume)).path
   progress.say(
     found
       ? `resumed at step ${engine.globalSteps} from ${found}`
       : `nothing to resume in ${outputOf(join(options.output, 'checkpoints', 'x'))}; starting new`,
   )
+  return found !== undefined
 }
 
 async function loop(run: Run): Promise<Outcome> {
@@ -187,7 +195,8 @@ async function loop(run: Run): Promise<Outcome> {
     }
     stop = await anyStop(run)
   }
-  if (saved !== engine.globalSteps || engine.globalSteps === 0) await save(run)
+  if (saved !== engine.globalSteps || engine.globalSteps === 0) await save(run, { async: false })
+  await engine.finishSaving()
   const path = join(options.output, 'checkpoints')
   if (stop) {
     progress.say(`interrupted after step ${engine.globalSteps}; --resume goes on from there`)
@@ -201,10 +210,16 @@ async function loop(run: Run): Promise<Outcome> {
 }
 
 /** Rank 0 prints; where it has only a part of the parameters all ranks take part. */
-async function sample({ engine, tokenizer }: Run): Promise<void> {
-  const { fetcher } = engine.parts.zero
+async function sample({ engine, tokenizer, progress }: Run): Promise<void> {
+  const { zero, mesh } = engine.parts
+  if (mesh.sizes.pp > 1) {
+    progress.say('a sample: zeroshard generate OUTPUT --prompt TEXT (no rank of a pipeline has the whole model)')
+    return
+  }
+  const { fetcher } = zero
   const prints = engine.group.rank === 0
-  if (prints || fetcher) await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
+  if (prints || fetcher || mesh.sizes.tp > 1)
+    await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
   fetcher?.end()
 }
 
@@ -218,9 +233,10 @@ function report(run: Run, result: StepResult, seconds: number, tokens: number): 
   run.progress.row({ step: result.step, loss: result.loss, tokensPerSecond, seconds, bytes: result.memoryPeak.total })
 }
 
-async function save(run: Run): Promise<void> {
+async function save(run: Run, more: SaveOptions = {}): Promise<void> {
   const { engine, options } = run
   await engine.saveCheckpoint(options.output, {
+    ...more,
     retain: options.config.train.keep_checkpoints,
     model: options.config.model.config as Record<string, unknown>,
     tokenizer: options.config.data.tokenizer,

@@ -9,11 +9,6 @@ export function checkTogether(reading: Reading, read: Read): void {
   const { stage, offload_optimizer, offload_param } = read.zero_optimization
   if (read.gradient_allreduce_op === 'sum' && stage === 3)
     fail(reading, 'gradient_allreduce_op "sum" is not possible at zero_optimization.stage 3; scale the loss instead')
-  if (offload_optimizer.device !== 'none' && stage === 0)
-    fail(
-      reading,
-      `zero_optimization.offload_optimizer.device "${offload_optimizer.device}" needs stage 1, 2 or 3, not 0`,
-    )
   if (offload_param.device !== 'none' && stage !== 3)
     fail(reading, `zero_optimization.offload_param.device "${offload_param.device}" needs stage 3, not ${stage}`)
   for (const [name, { device, nvme_path }] of Object.entries({ offload_optimizer, offload_param })) {

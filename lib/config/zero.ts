@@ -23,17 +23,21 @@ const device = oneOf(['none', 'cpu', 'nvme'])
 const places = {
   device: served(device, 'none', 'where they lie between uses: with the model, in host memory, on a fast disk'),
   nvme_path: served(nullable(path), null, 'folder on the disk; needed for "nvme"'),
-  pin_memory: served(boolean, true, 'host memory is page-locked, where the device gains by it'),
+  pin_memory: hint(boolean, true, 'kernels work in host memory itself'),
 }
 
 const offloadOptimizer = section(
-  'Master weights and moments outside of the device, updated by the CPU. From stage 1.',
+  'Master weights and moments outside of the device, updated by the CPU.',
   {
     ...places,
-    buffer_count: served(size, 4, 'buffers between disk and memory'),
-    pipeline_read: served(boolean, false, 'read the next part from disk while one is updated'),
-    pipeline_write: served(boolean, false, 'write the last part to disk while one is updated'),
-    fast_init: served(boolean, false, 'write the first states to disk unit by unit'),
+    buffer_count: served(
+      integer({ min: 1 }),
+      4,
+      'parts that are in memory at a time with "nvme"; from 2 on the disk works beside the update',
+    ),
+    pipeline_read: hint(boolean, false, 'reads run ahead wherever buffer_count is 2 or more'),
+    pipeline_write: hint(boolean, false, 'writes run behind wherever buffer_count is 2 or more'),
+    fast_init: hint(boolean, false, 'the first states are zeros, which need no writing'),
     ratio: served(number({ min: 0, max: 1 }), 1, 'part of the states that is offloaded; the rest stays on the device'),
     super_offload: refused(boolean, false, 'speculative updates are not here; leave it out'),
     cpuadam_cores_perc: hint(number({ min: 0, max: 1 }), 0.8, 'all threads of the rank update'),
@@ -45,9 +49,9 @@ const offloadParam = section(
   'Parameters outside of the device, fetched unit by unit. At stage 3.',
   {
     ...places,
-    buffer_count: served(size, 5, 'buffers between disk and memory'),
-    buffer_size: served(limit, 1e8, 'elements of a buffer'),
-    max_in_cpu: served(limit, 1e9, 'elements that stay in host memory with "nvme"'),
+    buffer_count: hint(size, 5, 'shards are read straight to their place in the gathered unit'),
+    buffer_size: hint(limit, 1e8, 'shards are read straight to their place in the gathered unit'),
+    max_in_cpu: served(limit, 1e9, 'elements of this rank that stay in host memory with "nvme"'),
   },
   { auto: true },
 )
@@ -164,11 +168,11 @@ export const zeroOptimization = section(
 export const aio = section(
   'Reads and writes of the "nvme" device.',
   {
-    block_size: served(integer({ min: 512 }), 2 ** 20, 'bytes of one read or write'),
+    block_size: served(integer({ min: 4096, max: 2 ** 30 - 1 }), 2 ** 20, 'bytes of one read or write'),
     queue_depth: served(integer({ min: 1, max: 4096 }), 8, 'reads and writes under way at a time'),
     intra_op_parallelism: served(integer({ min: 1, max: 256 }), 1, 'threads that issue them'),
-    single_submit: hint(boolean, false, 'blocks are issued as slots come free'),
-    overlap_events: hint(boolean, true, 'issuing and completing always overlap'),
+    single_submit: served(boolean, false, 'they are issued one by one'),
+    overlap_events: served(boolean, true, 'new ones are issued as others are done; false: batch after batch'),
     use_gds: refused(boolean, false, 'GPUDirect Storage is not here; leave it out'),
   },
   { aliases: { thread_count: 'intra_op_parallelism' } },

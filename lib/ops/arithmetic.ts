@@ -29,7 +29,7 @@ function rawBinary(kind: number, a: Tensor, b: Tensor, shape: Shape): Tensor {
 }
 
 /** Sums a gradient over the dims that broadcasting added or stretched. */
-export function unbroadcast(gradient: Tensor, shape: Shape): Tensor {
+function unbroadcast(gradient: Tensor, shape: Shape): Tensor {
   if (sameShape(gradient.shape, shape)) return gradient
   let current = gradient
   let dims = [...gradient.shape]

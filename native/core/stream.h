@@ -24,7 +24,7 @@ inline constexpr uint64_t kNever = UINT64_MAX;
 struct Failure {
   Error error;
   // Tasks of stream s from run_again[s] on are run: they were queued after the user was told.
-  std::atomic<uint64_t> run_again[kNumStreams] = {kNever, kNever, kNever};
+  std::atomic<uint64_t> run_again[kNumStreams] = {kNever, kNever, kNever, kNever};
   bool told = false;  // touched by the owner's thread only
 };
 

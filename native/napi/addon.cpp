@@ -58,6 +58,10 @@ napi_value collective(napi_env env, napi_callback_info info) {
   return hot(env, info, [](Runtime &r, const double *packet) { return r.collective(packet), 0; });
 }
 
+napi_value transfer(napi_env env, napi_callback_info info) {
+  return hot(env, info, [](Runtime &r, const double *packet) { return r.transfer(packet), 0; });
+}
+
 napi_value last_error(Call &call) {
   napi_value result = nullptr;
   napi_create_object(call.env, &result);
@@ -223,6 +227,7 @@ constexpr Function kFunctions[] = {
     {"free", free_},
     {"run", run},
     {"collective", collective},
+    {"transfer", transfer},
     {"lastError", cold<last_error>},
     {"registerPacket", cold<register_packet>},
     {"ops", cold<ops>},
@@ -236,6 +241,8 @@ constexpr Function kFunctions[] = {
     {"resetPeak", cold<reset_peak>},
     {"streamStats", cold<stream_stats>},
     {"recategorize", cold<recategorize>},
+    {"openSwap", cold<open_swap>},
+    {"closeSwap", cold<close_swap>},
     {"traceStart", cold<trace_start>},
     {"traceTake", cold<trace_take>},
     {"commCreate", cold<comm_create>},

@@ -16,6 +16,7 @@ export interface Row {
   gradNorm: number
   validationLoss?: number
   memory: Record<string, number>
+  memoryPeak: Record<string, number>
 }
 
 export interface Outcome {

@@ -5,6 +5,7 @@ import { nearest, ZeroshardError } from '../../binding/errors.js'
 import type { Parameter } from '../../nn/parameter.js'
 import { tidy, unscoped } from '../../tensor/scope.js'
 import { empty, runOp, type Tensor, tensor } from '../../tensor/tensor.js'
+import { type Flat, MemoryFlat } from './flat.js'
 import { piecesIn, type Slot } from './layout.js'
 import type { Unit } from './unit.js'
 import type { Zero } from './zero.js'
@@ -55,7 +56,7 @@ export class Access {
     const [piece] = piecesOf(unit, slot)
     if (!piece) return undefined
     const view = unscoped(() =>
-      tidy(() => f32(this.#buffer(unit, kind, name).view([piece.count], piece.offset - unit.start))),
+      tidy(() => f32(this.#buffer(unit, kind, name).read(piece.offset - unit.start, piece.count))),
     )
     const values = this.#scaled((await view.data()) as Float32Array, kind)
     view.dispose()
@@ -81,7 +82,7 @@ export class Access {
     unscoped(() =>
       tidy(() => {
         const source = tensor(factor === 1 ? values.slice() : values.map((value) => value * factor))
-        runOp('cast', [this.#buffer(unit, kind, name).view([values.length], offset - unit.start)], [source])
+        this.#buffer(unit, kind, name).write(offset - unit.start, source)
       }),
     )
   }
@@ -100,9 +101,10 @@ export class Access {
     throw new ZeroshardError('ARGUMENT', `there is no parameter '${name}'${near ? `; did you mean '${near}'?` : ''}`)
   }
 
-  #buffer(unit: Unit, kind: Kind, name: string): Tensor {
+  #buffer(unit: Unit, kind: Kind, name: string): Flat {
     if (kind === 'parameter') return unit.master
-    const found = kind === 'gradient' ? unit.ownGradients : unit.states[kind]
+    if (kind === 'gradient' && unit.ownGradients) return new MemoryFlat(unit.ownGradients)
+    const found = unit.states[kind]
     if (found) return found
     const has = ['parameter', ...(unit.ownGradients ? ['gradient'] : []), ...Object.keys(unit.states)]
     throw new ZeroshardError('ARGUMENT', `'${name}' has no '${kind}' here; it has ${has.join(', ')}`)
@@ -119,13 +121,11 @@ const f32 = (x: Tensor): Tensor => {
 }
 
 /** A parameter's f32 values from the shards of its unit's buffer. */
-function wholeOf(unit: Unit, buffer: Tensor, slot: Slot): Tensor {
+function wholeOf(unit: Unit, buffer: Flat, slot: Slot): Tensor {
   const { layout, options } = unit
-  let full = buffer
-  if (buffer.count < layout.size) {
-    full = empty([layout.size], { dtype: buffer.dtype, category: 'buffers' })
-    options.group.allGather(full, buffer, { tag: layout.index })
-  }
+  if (buffer.count === layout.size) return f32(buffer.read(slot.offset, slot.count))
+  const full = empty([layout.size], { dtype: buffer.dtype, category: 'buffers' })
+  options.group.allGather(full, buffer.read(0, buffer.count), { tag: layout.index })
   return f32(full.view([slot.count], slot.offset))
 }
 

@@ -1,11 +1,15 @@
 // One unit's memory: the flat buffers that the stage's row of the lifetime table gives it. No communication here.
 
-import { cutRange } from '../../optim/cut.js'
-import type { Optimizer, OptimizerPart } from '../../optim/optimizer.js'
+import type { Optimizer } from '../../optim/optimizer.js'
 import { unscoped } from '../../tensor/scope.js'
 import { type Category, type DType, empty, runOp, Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
-import { piecesIn, type UnitLayout } from './layout.js'
+import { copyFlat, type DiskFlat, type Flat, MemoryFlat } from './flat.js'
+import { initialise } from './initial-values.js'
+import type { UnitLayout } from './layout.js'
+import type { Place, SwapFiles, UnitPlaces } from './offload.js'
+import { type Holding, type Span, spansIn } from './spans.js'
+import type { SwapFile } from './swap-file.js'
 
 export type Stage = 0 | 1 | 2 | 3
 
@@ -26,21 +30,14 @@ export const lifetimes: Record<Stage, Lifetimes> = {
 export const offloadables = ['optimizer', 'gradients', 'parameters'] as const
 export type Offloadable = (typeof offloadables)[number]
 
-/** A range of the optimizer's part of the unit with one hyperparameter group. */
-export interface Span {
-  part: OptimizerPart
-  group: number
-}
-
 export interface UnitOptions {
   lifetimes: Lifetimes
   group: ProcessGroup
   dtype: DType
   seed: number
   optimizer: Optimizer
-  /** Where shards of parameters and optimizer states are counted: 'host' where they are offloaded. */
-  parameterCategory?: Category
-  optimizerCategory?: Category
+  places: UnitPlaces
+  files: SwapFiles
 }
 
 export class Unit {
@@ -50,11 +47,14 @@ export class Unit {
   /** What the optimizer of this rank updates: [start, end) of the unit. */
   readonly start: number
   readonly end: number
-  readonly ownParameters: Tensor
+  readonly ownParameters: Flat
   readonly ownGradients: Tensor | undefined
   /** f32 values that the optimizer works on; the parameters themselves where those are f32 (or frozen). */
-  readonly master: Tensor
-  readonly states: Record<string, Tensor> = {}
+  readonly master: Flat
+  readonly states: Record<string, Flat> = {}
+  /** True where some of it lies on disk: the swapper brings that for the update, part by part. */
+  readonly onDisk: boolean
+  /** What the optimizer updates, where all of it is in memory. */
   readonly spans: Span[] = []
   /** This rank's shard of the gradients, at every stage: each element is counted once in the norm. */
   readonly shardGradients: Tensor | undefined
@@ -79,14 +79,14 @@ export class Unit {
     this.start = sharded ? group.rank * layout.shardSize : 0
     this.end = sharded ? this.start + layout.shardSize : layout.size
     const own = this.end - this.start
-    const { parameterCategory = 'parameters', optimizerCategory = 'optimizer' } = options
+    const { places, files } = options
     const whole = keeps.parameters === 'full'
     this.parameters = whole ? this.#make(layout.size, 'parameters', dtype) : undefined
     this.ownParameters = this.parameters
-      ? this.#view(this.parameters, this.start, own)
-      : this.#make(own, parameterCategory, dtype)
-    this.master =
-      dtype === 'f32' || !layout.trainable ? this.ownParameters : this.#make(own, optimizerCategory, 'f32', false)
+      ? new MemoryFlat(this.#view(this.parameters, this.start, own))
+      : this.#place(places.parameters, files.parameters, 'parameters', dtype)
+    const keep = (): Flat => this.#place(places.optimizer, files.optimizer, 'optimizer', 'f32')
+    this.master = dtype === 'f32' || !layout.trainable ? this.ownParameters : keep()
     if (layout.trainable) {
       this.gradients = keeps.gradients === 'full' ? this.#make(layout.size, 'gradients') : undefined
       this.ownGradients = this.gradients ? this.#view(this.gradients, this.start, own) : this.#make(own, 'gradients')
@@ -94,12 +94,14 @@ export class Unit {
         own === layout.shardSize
           ? this.ownGradients
           : this.#view(this.ownGradients, group.rank * layout.shardSize, layout.shardSize)
-      for (const name of options.optimizer.states) this.states[name] = this.#make(own, optimizerCategory, 'f32', false)
-      this.#cutSpans()
+      for (const name of options.optimizer.states) this.states[name] = keep()
       this.#findStrays()
     }
+    const flats = [this.ownParameters, this.master, ...Object.values(this.states)]
+    this.onDisk = flats.some(({ resident }) => !resident)
+    if (layout.trainable && !this.onDisk) this.#findSpans()
     this.#attach()
-    this.#initialise()
+    initialise(this)
   }
 
   #make(count: number, category: Category, dtype: DType = 'f32', shared = true): Tensor {
@@ -114,49 +116,24 @@ export class Unit {
     return view
   }
 
-  #cutSpans(): void {
-    const { layout, options } = this
-    const { needsWholeParameters } = options.optimizer
-    const own = (at: number): number => Math.min(Math.max(at, this.start), this.end)
-    let begin = 0
-    for (const { group, end } of layout.groups) {
-      const [from, to] = [own(begin), own(end)]
-      if (from < to || needsWholeParameters) this.spans.push({ group, part: this.#part(begin, end, from, to) })
-      begin = end
-    }
+  /** One of this rank's buffers, where the plan has it. */
+  #place(place: Place, file: SwapFile | undefined, category: Category, dtype: DType): Flat {
+    const own = this.end - this.start
+    if (place === 'disk') return (file as SwapFile).reserve(own, dtype)
+    return new MemoryFlat(this.#make(own, place === 'host' ? 'host' : category, dtype, category === 'parameters'))
   }
 
-  /** The optimizer's view of elements [from, to), which are this rank's of the range [begin, end). */
-  #part(begin: number, end: number, from: number, to: number): OptimizerPart {
-    const { layout, options } = this
-    const sharded = this.keeps.optimizer === 'shard'
-    const cut = (of: Tensor): Tensor => this.#view(of, from - this.start, to - from)
-    return {
-      param: cut(this.master),
-      states: Object.fromEntries(Object.entries(this.states).map(([name, state]) => [name, cut(state)])),
-      ...(options.dtype !== 'f32' && { out: cut(this.ownParameters) }),
-      grad: cut(this.ownGradients as Tensor),
-      pieces: piecesIn(layout, from, to).map(({ slot, start, count, offset }) => ({
-        name: slot.parameter.name,
-        shape: slot.parameter.shape,
-        start,
-        count,
-        offset: offset - from,
-      })),
-      group: sharded ? options.group : options.group.alone,
-      ...(sharded &&
-        options.optimizer.needsWholeParameters && {
-          cut: cutRange(
-            piecesIn(layout, begin, end).map(({ slot: { parameter, offset } }) => ({
-              name: parameter.name,
-              shape: parameter.shape,
-              offset,
-            })),
-            [begin, end],
-            layout.shardSize,
-            options.group.size,
-          ),
-        }),
+  #findSpans(): void {
+    const memory = (flat: Flat): Tensor => flat.resident as Tensor
+    const holding: Holding = {
+      param: memory(this.master),
+      states: Object.fromEntries(Object.entries(this.states).map(([name, flat]) => [name, memory(flat)])),
+      ...(this.options.dtype !== 'f32' && { out: memory(this.ownParameters) }),
+    }
+    for (const span of spansIn(this, this.start, this.end, holding)) {
+      const { param, out, grad, states } = span.part
+      this.#owned.push(param, grad, ...Object.values(states), ...(out ? [out] : []))
+      this.spans.push(span)
     }
   }
 
@@ -185,40 +162,16 @@ export class Unit {
     }
   }
 
-  /** Initial values: each rank makes its shard of them, then all are gathered where the whole exists. */
-  #initialise(): void {
-    const { group, seed } = this.options
-    const { layout } = this
-    const first = group.rank * layout.shardSize
-    for (const { slot, start, count, offset } of piecesIn(layout, first, first + layout.shardSize)) {
-      const target = this.master.view([count], offset - this.start)
-      if (target.dtype === 'f32') slot.parameter.fill(target, seed, start)
-      else {
-        const wide = empty([count], { category: 'buffers' })
-        slot.parameter.fill(wide, seed, start)
-        runOp('cast', [target], [wide])
-        wide.dispose()
-      }
-      target.dispose()
-    }
-    if (this.keeps.optimizer === 'full' && group.size > 1) {
-      const shard = this.master.view([layout.shardSize], first)
-      group.allGather(this.master, shard)
-      shard.dispose()
-    }
-    this.refresh()
-  }
-
   /** After the master changed: the model's 16-bit copy of this rank's part, then everyone's parameters. */
   refresh(): void {
-    if (this.master !== this.ownParameters) runOp('cast', [this.ownParameters], [this.master])
+    if (this.master !== this.ownParameters) copyFlat(this.ownParameters, this.master)
     this.share()
   }
 
   /** After this rank's part of the parameters changed: everyone's, where they exist in full. */
   share(): void {
     if (this.parameters && this.keeps.optimizer === 'shard' && this.options.group.size > 1)
-      this.options.group.allGather(this.parameters, this.ownParameters, { tag: this.layout.index })
+      this.options.group.allGather(this.parameters, this.ownParameters.resident as Tensor, { tag: this.layout.index })
   }
 
   /** Tells when the tape has given back all holds on this unit's parameters, and asks for memory when it is used. */
@@ -239,7 +192,18 @@ export class Unit {
   fetch(gather: (full: Tensor, own: Tensor) => void): void {
     if (this.parameters || this.#fetched) return
     this.#fetched = unscoped(() => empty([this.layout.size], { category: 'parameters', dtype: this.options.dtype }))
-    gather(this.#fetched, this.ownParameters)
+    const { resident } = this.ownParameters
+    if (resident) gather(this.#fetched, resident)
+    else this.#fetchFromDisk(this.#fetched, gather)
+  }
+
+  /** Read to its place in the whole, from where it goes to the other ranks. */
+  #fetchFromDisk(full: Tensor, gather: (full: Tensor, own: Tensor) => void): void {
+    const { file, offset } = this.ownParameters as DiskFlat
+    const own = unscoped(() => full.view([this.end - this.start], this.start))
+    file.transfer('read', [{ offset, tensor: own }])
+    if (this.options.group.size > 1) gather(full, own)
+    own.dispose()
   }
 
   lendFetched(): void {
@@ -256,8 +220,8 @@ export class Unit {
   /** After the full parameters changed: this rank's part of them, and its master. */
   adopt(): void {
     const own = (this.full as Tensor).view([this.end - this.start], this.start)
-    if (!this.parameters) runOp('cast', [this.ownParameters], [own])
-    if (this.master !== this.ownParameters) runOp('cast', [this.master], [own])
+    if (!this.parameters) this.ownParameters.write(0, own)
+    if (this.master !== this.ownParameters) this.master.write(0, own)
     own.dispose()
   }
 
@@ -295,16 +259,18 @@ export class Unit {
 
   /** Optimizer states, gradients or parameters (their shards, at stage 3) to host memory, or back. */
   offload(what: Offloadable, to: 'host' | 'device'): void {
+    const { places } = this.options
+    const category = (place: Place, onDevice: Category): Category => (place === 'device' ? onDevice : 'host')
+    const master = this.master === this.ownParameters ? undefined : this.master.resident
+    const states = Object.values(this.states).map(({ resident }) => resident)
+    const parameters = this.parameters ?? this.ownParameters.resident
     const own: Record<Offloadable, [Category, (Tensor | undefined)[]]> = {
-      optimizer: [
-        this.options.optimizerCategory ?? 'optimizer',
-        [...Object.values(this.states), this.master === this.ownParameters ? undefined : this.master],
-      ],
+      optimizer: [category(places.optimizer, 'optimizer'), [...states, master]],
       gradients: ['gradients', [this.gradients ?? this.ownGradients]],
-      parameters: [this.options.parameterCategory ?? 'parameters', [this.parameters ?? this.ownParameters]],
+      parameters: [this.parameters ? 'parameters' : category(places.parameters, 'parameters'), [parameters]],
     }
-    const [category, tensors] = own[what]
-    for (const tensor of tensors) tensor?.recategorize(to === 'host' ? 'host' : category)
+    const [home, tensors] = own[what]
+    for (const tensor of tensors) tensor?.recategorize(to === 'host' ? 'host' : home)
   }
 
   zeroStrays(): void {

@@ -6,10 +6,14 @@ import type { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
 import type { Optimizer } from '../../optim/optimizer.js'
 import { tidy, unscoped } from '../../tensor/scope.js'
-import { type Category, COMMUNICATION, COMPUTE, type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
+import { COMMUNICATION, COMPUTE, type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
 import { Fetcher } from './fetcher.js'
 import { layoutUnits } from './layout.js'
+import { checkOffload, type OffloadOptions, planOffload, type SwapFiles } from './offload.js'
+import type { Span } from './spans.js'
+import type { SwapFile } from './swap-file.js'
+import { Swapper } from './swapper.js'
 import { lifetimes, makeUnit, type Stage, type Unit } from './unit.js'
 
 /** Hyperparameters of a part of the parameters. */
@@ -41,8 +45,8 @@ export interface ZeroOptions {
   persistBelow: number
   prefetch: number
   maxLive: number
-  parameterCategory?: Category
-  optimizerCategory?: Category
+  /** What lies in host memory or on disk. */
+  offload?: OffloadOptions
   /** False for parameters of other pipeline stages. */
   include?: (parameter: Parameter) => boolean
 }
@@ -65,6 +69,8 @@ export class Zero {
   readonly #order: readonly Unit[]
   readonly #left = new Map<Unit, number>()
   readonly #stream: number
+  readonly #files: SwapFiles
+  readonly #swapper: Swapper
   /** Of #order, those that the backward under way goes through. */
   #queue: readonly Unit[] = []
   #next = 0
@@ -78,29 +84,29 @@ export class Zero {
   ) {
     const { group, dtype, seed, optimizer, maxUnit, overlap } = options
     // Over one rank a shard is the whole: nothing is gained by copies of it.
-    const stage = group.size === 1 && options.stage > 1 && options.parameterCategory !== 'host' ? 1 : options.stage
+    const { offload = {} } = options
+    checkOffload(options.stage, offload)
+    const stage = group.size === 1 && options.stage > 1 && !offload.parameters ? 1 : options.stage
     const keeps = lifetimes[stage]
     const sharded = keeps.parameters === 'shard'
     this.#stream = overlap ? COMMUNICATION : COMPUTE
-    this.units = layoutUnits(model, {
+    const layouts = layoutUnits(model, {
       numShards: group.size,
       groupOf: options.groupOf,
       maxUnit,
       persistBelow: sharded ? options.persistBelow : 0,
       splitRoot: sharded,
       ...(options.include && { include: options.include }),
-    }).map((layout) =>
-      makeUnit(layout, {
-        lifetimes: keeps,
-        group,
-        dtype,
-        seed,
-        optimizer,
-        ...(options.parameterCategory && { parameterCategory: options.parameterCategory }),
-        ...(options.optimizerCategory && { optimizerCategory: options.optimizerCategory }),
-      }),
-    )
+    })
+    const plan = planOffload(layouts, { lifetimes: keeps, dtype, optimizer, offload }, options.world.rank)
+    const { files } = plan
+    this.#files = files
+    this.units = layouts.map((layout, index) => {
+      const places = plan.places[index] as (typeof plan.places)[number]
+      return makeUnit(layout, { lifetimes: keeps, group, dtype, seed, optimizer, places, files })
+    })
     this.#order = this.units.filter((unit) => unit.layout.trainable).reverse()
+    this.#swapper = new Swapper(this.#order, offload.optimizer?.bufferCount ?? 2)
     for (const unit of this.#order) this.#watch(unit)
     if (sharded) {
       const { prefetch, maxLive } = options
@@ -244,7 +250,7 @@ export class Zero {
     const { optimizer, groups } = this.options
     for (const unit of this.#order) {
       const zeroGrad = unit.keeps.gradients === 'full'
-      for (const { part, group } of unit.spans) {
+      const apply = ({ part, group }: Span): void => {
         const { lrScale, weightDecay } = groups[group] as HyperGroup
         const call = {
           lr: lr * lrScale,
@@ -257,6 +263,8 @@ export class Zero {
         }
         optimizer.update(part, call, weightDecay)
       }
+      if (unit.onDisk) this.#swapper.update(unit, apply)
+      else unit.spans.forEach(apply)
       unit.zeroStrays()
       unit.accumulating = false
       unit.share()
@@ -274,5 +282,7 @@ export class Zero {
       module.hooks = undefined
     })
     for (const unit of this.units) unit.dispose()
+    this.#swapper.dispose()
+    for (const file of Object.values(this.#files) as (SwapFile | undefined)[]) file?.close()
   }
 }
