@@ -72,6 +72,7 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
   const { config, output } = options
   const { rank } = world.group
   const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
+  const model = createModel(config.model.config as Record<string, unknown>)
   const tokenizer = await loadTokenizer(config.data.tokenizer)
   const sources = {
     files: config.data.train,
@@ -90,7 +91,6 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
   await world.group.barrier()
   interruption.allDefer = true
   const data = await openDataset(sources)
-  const model = createModel(config.model.config as Record<string, unknown>)
   checkVocabulary(data.maxToken, model.vocabSize, tokenizer.name)
   const engine = makeEngine(model, config, world)
   for (const hint of config.hints) progress.say(`note: ${hint}`)
