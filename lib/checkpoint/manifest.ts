@@ -2,13 +2,13 @@
 // is believed. Its last key is a checksum of all before it.
 
 import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { lstat, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { sliceShape } from '../nn/slice.js'
 import type { LossScaleState } from '../optim/loss-scale.js'
 import { countOf } from '../tensor/tensor.js'
+import { hashFile } from './thread.js'
 
 /** 'weight', or the name of an optimizer state. */
 export type Kind = string
@@ -256,9 +256,13 @@ function follows(spans: readonly Span[], end: number): boolean {
   return last === end
 }
 
-/** Checks that every file has the size and checksum of the manifest; throws naming the first that has not. */
-export async function verifyFiles(folder: string, manifest: Manifest): Promise<void> {
-  for (const { name, bytes, sha256 } of manifest.files) {
+/** Checks that files (by default all) have the size and checksum of the manifest; throws naming the first that has not. */
+export async function verifyFiles(
+  folder: string,
+  manifest: Manifest,
+  files: readonly FileEntry[] = manifest.files,
+): Promise<void> {
+  for (const { name, bytes, sha256 } of files) {
     const path = join(folder, name)
     const stat = await lstat(path).catch((cause: Error) => {
       throw new ZeroshardError('CHECKPOINT', `${path}: ${cause.message}`, { cause })
@@ -266,9 +270,7 @@ export async function verifyFiles(folder: string, manifest: Manifest): Promise<v
     if (!stat.isFile()) throw new ZeroshardError('CHECKPOINT', `${path}: is not a plain file`)
     if (stat.size !== bytes)
       throw new ZeroshardError('CHECKPOINT', `${path}: has ${stat.size} bytes, ${bytes} were written`)
-    const hash = createHash('sha256')
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
-    if (hash.digest('hex') !== sha256)
+    if ((await hashFile(path)).sha256 !== sha256)
       throw new ZeroshardError('CHECKPOINT', `${path}: its bytes are not those that were written (checksum differs)`)
   }
 }

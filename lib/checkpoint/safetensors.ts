@@ -21,6 +21,24 @@ export interface TensorPlan {
 const names: Partial<Record<DType, string>> = { f32: 'F32', bf16: 'BF16', f16: 'F16', i32: 'I32', u8: 'U8', i64: 'I64' }
 const MAX_HEADER = 100_000_000
 
+/** What a file of the planned tensors begins with: their bytes follow, in order. */
+export function safetensorsHead(plans: readonly TensorPlan[], metadata: Record<string, string> = {}): Uint8Array {
+  const header = new Map<string, unknown>([['__metadata__', { format: 'pt', ...metadata }]])
+  let offset = 0
+  for (const { key, dtype, shape } of plans) {
+    if (header.has(key)) throw new ZeroshardError('CHECKPOINT', `two tensors have the name ${shown(key)}`)
+    const end = offset + countOf(shape) * bytesPerElement[dtype]
+    header.set(key, { dtype: names[dtype], shape, data_offsets: [offset, end] })
+    offset = end
+  }
+  let text = JSON.stringify(Object.fromEntries(header))
+  text += ' '.repeat((8 - (Buffer.byteLength(text) % 8)) % 8)
+  const head = Buffer.alloc(8 + Buffer.byteLength(text))
+  head.writeBigUInt64LE(BigInt(head.length - 8))
+  head.write(text, 8)
+  return head
+}
+
 /** Writes a file of the planned tensors, in order; `bytesOf` gives each one's bytes when its turn comes. */
 export async function writeSafetensors(
   path: string,
@@ -28,18 +46,6 @@ export async function writeSafetensors(
   bytesOf: (plan: TensorPlan, index: number) => Promise<Uint8Array>,
   metadata: Record<string, string> = {},
 ): Promise<{ bytes: number; sha256: string }> {
-  const header: Record<string, unknown> = { __metadata__: { format: 'pt', ...metadata } }
-  let offset = 0
-  for (const { key, dtype, shape } of plans) {
-    const end = offset + countOf(shape) * bytesPerElement[dtype]
-    header[key] = { dtype: names[dtype], shape, data_offsets: [offset, end] }
-    offset = end
-  }
-  let text = JSON.stringify(header)
-  text += ' '.repeat((8 - (Buffer.byteLength(text) % 8)) % 8)
-  const head = Buffer.alloc(8 + Buffer.byteLength(text))
-  head.writeBigUInt64LE(BigInt(head.length - 8))
-  head.write(text, 8)
   const file = await open(path, 'wx')
   const hash = createHash('sha256')
   let written = 0
@@ -50,7 +56,7 @@ export async function writeSafetensors(
     written += bytes.length
   }
   try {
-    await put(head)
+    await put(safetensorsHead(plans, metadata))
     for (const [index, plan] of plans.entries()) await put(await bytesOf(plan, index))
     await file.sync()
   } catch (cause) {
@@ -105,15 +111,15 @@ export class SafetensorsFile {
     throw new ZeroshardError('CHECKPOINT', `${this.path}: ${why}`)
   }
 
-  /** The bytes of elements [start, start + count) of a tensor. */
-  async read(key: string, start = 0, count?: number): Promise<Uint8Array> {
+  /** The bytes of elements [start, start + count) of a tensor; into the beginning of `into`, where it is given. */
+  async read(key: string, start = 0, count?: number, into?: Uint8Array): Promise<Uint8Array> {
     const { begin, end, dtype } = this.entry(key)
     const size = bytesPerElement[dtype]
     const elements = count ?? (end - begin) / size - start
     if (!isNatural(start) || !isNatural(elements) || begin + (start + elements) * size > end) {
       throw new ZeroshardError('CHECKPOINT', `${this.path}: '${key}' has no elements ${start} to ${start + elements}`)
     }
-    const bytes = new Uint8Array(elements * size)
+    const bytes = into?.subarray(0, elements * size) ?? new Uint8Array(elements * size)
     await readFully(this.path, this.file, bytes, this.dataStart + begin + start * size)
     return bytes
   }

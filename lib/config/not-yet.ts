@@ -24,20 +24,11 @@ const units = 'a transformer block is one bucket'
 const metrics = 'use --metrics, one JSON object per step'
 
 export const notYet: readonly NotYet[] = [
-  refuse('mesh.tensor', (c) => c.mesh.tensor > 1, alone),
-  refuse('mesh.context', (c) => c.mesh.context > 1, alone),
   refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),
-  refuse('model.weights', (c) => c.model.weights, 'leave it out; training starts from initial values'),
   refuse('data_types.grad_accum_dtype', (c) => c.data_types.grad_accum_dtype !== 'fp32', 'leave it out: fp32'),
   say('prescale_gradients', (c) => c.prescale_gradients, inF32),
   say('gradient_predivide_factor', (c) => c.gradient_predivide_factor !== 1, inF32),
   say('zero_optimization.allgather_bucket_size', (c) => c.zero_optimization.allgather_bucket_size !== 5e8, units),
-  say(
-    'activation_checkpointing.number_checkpoints',
-    (c) => (c.activation_checkpointing.number_checkpoints ?? 0) > 0,
-    'every block is recomputed, whatever the number',
-  ),
-  say('checkpoint.async_save', (c) => c.checkpoint.async_save, 'training waits for the save'),
   say('jsonl_monitor.enabled', (c) => c.jsonl_monitor.enabled, metrics),
   say('dump_state', (c) => c.dump_state, metrics),
 ]

@@ -2,10 +2,11 @@
 
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
+import { Agreement, type Ranks } from '../checkpoint/agreement.js'
 import { type FoundCheckpoint, findNewest, openCheckpoint } from '../checkpoint/folder.js'
-import { type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
+import { checkLoadOptions, type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
 import type { TrainingState } from '../checkpoint/manifest.js'
-import { saveCheckpoint } from '../checkpoint/save.js'
+import { Saver } from '../checkpoint/saver.js'
 import type { Module } from '../nn/module.js'
 import type { Parameter } from '../nn/parameter.js'
 import { randomState } from '../ops/random.js'
@@ -26,6 +27,8 @@ export type Trainable<Args extends Tensor[]> = Module & { forward(...args: Args)
 export interface EngineParts {
   zero: Zero
   mesh: Mesh
+  /** Where ranks agree without a collective. */
+  meeting: Ranks
   /** Undefined: the loss is not scaled (f32, bf16). */
   scaler?: LossScaler
   schedule: Schedule
@@ -35,12 +38,15 @@ export interface EngineParts {
   /** 0: no clipping. */
   maxNorm: number
   stage: number
+  /** Saves are in the background unless said otherwise. */
+  asyncSave?: boolean
   /** Told the modules whose gradients were infinite or NaN in a step that was therefore skipped. */
   onNotFinite?: (step: number, modules: string[]) => void
   /** Called by close(), last. */
   onClose?: () => Promise<void>
 }
 
+/** What a step that updated the model resolves with. */
 export interface StepResult {
   step: number
   /** Mean over the global batch. */
@@ -55,12 +61,15 @@ export interface StepResult {
   memoryPeak: MemoryByCategory
 }
 
+/** What goes into a checkpoint beside the parameters, and how many checkpoints stay. */
 export interface SaveOptions {
   client?: Record<string, unknown>
   model?: Record<string, unknown>
   tokenizer?: string
   /** Newest checkpoints to keep; 0: all. */
   retain?: number
+  /** True: in the background, from a copy in host memory. Default: as `checkpoint.async_save` says. */
+  async?: boolean
 }
 
 export abstract class BaseEngine<Args extends Tensor[]> {
@@ -76,11 +85,13 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   #updates = 0
   #applied = false
   #gradNorm = 0
+  readonly #saver: Saver
 
   constructor(
     readonly model: Trainable<Args>,
     readonly parts: EngineParts,
   ) {
+    this.#saver = new Saver(parts.mesh.world, parts.meeting)
     this.numAccumulation = parts.accumulationSteps
     this.lossSum = unscoped(() => keep(empty([1], { category: 'buffers', zero: true, shared: true })))
   }
@@ -183,6 +194,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     else this.skippedSteps++
     if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss)
     scaler?.step(!this.#applied)
+    await this.#saver.check()
     return {
       step: this.globalSteps,
       loss,
@@ -242,7 +254,11 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     }
   }
 
-  /** Collective. Writes `output`/checkpoints/step-N; resolves with its path when it is durable. */
+  /**
+   * Collective; await it. Writes `output`/checkpoints/step-N; resolves with its path when it is durable, or, in the
+   * background, when the training may go on: it is durable after finishSaving(). What a save in the background fails
+   * with is thrown by the next step, save or load, or by close(); the checkpoints before it stay as they are.
+   */
   async saveCheckpoint(output: string, options: SaveOptions = {}): Promise<string> {
     if (this.midStep) {
       throw new ZeroshardError(
@@ -250,12 +266,11 @@ export abstract class BaseEngine<Args extends Tensor[]> {
         '[saveCheckpoint] in the middle of gradient accumulation; save after a step() that updated',
       )
     }
-    const { zero, mesh, stage } = this.parts
+    const { zero, mesh, stage, asyncSave = false } = this.parts
     const { client = {}, model, tokenizer } = options
-    return saveCheckpoint({
+    const request = {
       folder: join(output, 'checkpoints'),
       zero,
-      group: mesh.world,
       retain: options.retain ?? 0,
       head: {
         state: this.state,
@@ -264,7 +279,13 @@ export abstract class BaseEngine<Args extends Tensor[]> {
         ...(model && { model }),
         ...(tokenizer && { tokenizer }),
       },
-    })
+    }
+    return this.#saver.save(request, options.async ?? asyncSave)
+  }
+
+  /** Collective. Resolves when a save in the background, if there is one, is durable; throws what it failed with. */
+  finishSaving(): Promise<void> {
+    return this.#saver.finish()
   }
 
   /** Collective. Loads a checkpoint (its folder, or a run's output folder) of any layout. */
@@ -272,12 +293,15 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     path: string,
     options: LoadOptions = {},
   ): Promise<{ path: string; client: Record<string, unknown> }> {
-    return this.restore(await openCheckpoint(path), options)
+    checkLoadOptions(options)
+    await this.finishSaving()
+    return this.restore(await openCheckpoint(path, this.parts.meeting), options)
   }
 
   /** Collective. The newest whole checkpoint of an output folder, or undefined. */
   async resume(output: string, onDamaged: (message: string) => void): Promise<string | undefined> {
-    const found = await findNewest(join(output, 'checkpoints'), onDamaged)
+    await this.finishSaving()
+    const found = await findNewest(join(output, 'checkpoints'), onDamaged, this.parts.meeting)
     return found && (await this.restore(found)).path
   }
 
@@ -285,7 +309,8 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     { folder, manifest }: FoundCheckpoint,
     options: LoadOptions = {},
   ): Promise<{ path: string; client: Record<string, unknown> }> {
-    await loadCheckpoint(folder, manifest, this.parts.zero, options)
+    const { zero, meeting } = this.parts
+    await loadCheckpoint(folder, manifest, zero, new Agreement(meeting, 'load'), options)
     if (options.optimizer ?? true) {
       const { step, updates, skippedSteps, samples, scaler } = manifest.state
       if (scaler) this.parts.scaler?.load(scaler)
@@ -325,10 +350,14 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     return memory.stats()
   }
 
-  /** Frees everything and leaves the process group. */
+  /** Frees everything and leaves the process group, after a save in the background; throws what that failed with. */
   async close(): Promise<void> {
-    this.lossSum.dispose()
-    this.parts.zero.dispose()
-    await this.parts.onClose?.()
+    try {
+      await this.finishSaving()
+    } finally {
+      this.lossSum.dispose()
+      this.parts.zero.dispose()
+      await this.parts.onClose?.()
+    }
   }
 }
