@@ -60,18 +60,26 @@ export async function trainRank(world: World, options: TrainOptions): Promise<Ou
   }
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
   try {
-    return await loop(run)
-  } finally {
+    let outcome: Outcome
     try {
-      await run.observer.close()
-      run.metrics?.close()
-      run.data.close()
-      await run.engine.close()
-    } finally {
-      // not before: a save may still be under way
-      process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+      outcome = await loop(run)
+    } catch (error) {
+      await end(run).catch(() => {}) // the first error counts
+      throw error
     }
+    await end(run)
+    return outcome
+  } finally {
+    // not before: a save may still be under way
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
   }
+}
+
+async function end(run: Run): Promise<void> {
+  await run.observer.close()
+  run.metrics?.close()
+  run.data.close()
+  await run.engine.close()
 }
 
 async function prepare(world: World, options: TrainOptions): Promise<Run> {
