@@ -1,7 +1,8 @@
 // zeroshard: large-model training for Node.js.
 
-export { backwardFrom, checkpoint, customFunction } from './autograd/functions.js'
-export { noGrad } from './autograd/tape.js'
+export { backwardFrom, type CustomResult, checkpoint, customFunction } from './autograd/functions.js'
+export { type GradientCheck, type GradientCheckOptions, gradCheck } from './autograd/gradient-check.js'
+export { type BackwardContext, type BackwardRule, noGrad } from './autograd/tape.js'
 export { type ErrorCode, ZeroshardError } from './binding/errors.js'
 export type { SaveOptions, StepResult } from './engine/base.js'
 export { Engine } from './engine/engine.js'

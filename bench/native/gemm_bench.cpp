@@ -1,10 +1,14 @@
-// Rate of matmul at GPT-2 124M shapes (B 4, T 64) and in generation, 2 threads, medians.
-// With -DZS_BENCH_ONEDNN (link dnnl) oneDNN runs the same shapes in turn, in the same process.
-// Usage: gemm_bench [rounds]
+// Rate of matmul at GPT-2 124M shapes (B 4, T 64) and in generation: median and best, GFLOP/s.
+// With -DZS_BENCH_ONEDNN (link dnnl) oneDNN runs the same shapes, in turn with ours round by round, in the same process;
+// the last two columns are our rate over its, by medians and by best rounds.
+// Usage: gemm_bench [rounds = 9] [part of a shape's name, '' for all] [threads = 2]
+// Build, after npm run build: g++ -std=c++20 -O3 bench/native/gemm_bench.cpp \
+//   $(find cmake-build/CMakeFiles/zeroshard_core.dir -path '*backend/cpu*.o' -o -name threadpool.cpp.o) -lpthread
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "../../native/backend/cpu/cpu.h"
@@ -46,6 +50,8 @@ double median(std::vector<double> times) {
   std::sort(times.begin(), times.end());
   return times[times.size() / 2];
 }
+
+double best(const std::vector<double> &times) { return *std::min_element(times.begin(), times.end()); }
 
 #if defined(ZS_BENCH_ONEDNN)
 struct OneDnn {
@@ -90,25 +96,26 @@ void measure(const Shape &s, int dtype, int rounds, zs::ThreadPool &pool) {
   call.tensors = tensors, call.scalars = scalars, call.context = &pool;
   const double flops = 2.0 * double(s.m) * double(s.n) * double(s.k);
   std::vector<double> ours, theirs;
+#if defined(ZS_BENCH_ONEDNN)
+  const auto type = dtype == ZS_F32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
+  OneDnn peer(s, type, a.data(), b.data(), y.data());
+#endif
   for (int i = 0; i < rounds + 1; i++) {
     double start = now();
     zs::cpu::matmul(&call);
     if (i) ours.push_back(now() - start);
-  }
 #if defined(ZS_BENCH_ONEDNN)
-  const auto type = dtype == ZS_F32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
-  OneDnn peer(s, type, a.data(), b.data(), y.data());
-  for (int i = 0; i < rounds + 1; i++) {
-    double start = now();
+    start = now();
     peer.run();
     if (i) theirs.push_back(now() - start);
-  }
 #endif
-  const double gigaflops = flops / median(ours) / 1e9, bytes = double(s.k * s.n) * double(size) / median(ours) / 1e9;
-  printf("| %-20s | %s | %lld x %lld x %lld | %.0f ", s.name, dtype == ZS_F32 ? "f32 " : "bf16", (long long)s.m,
-         (long long)s.n, (long long)s.k, gigaflops);
-  if (!theirs.empty()) printf("| %.0f | %.2f ", flops / median(theirs) / 1e9, median(theirs) / median(ours));
-  if (s.m <= 8) printf("| %.1f GB/s of b ", bytes);
+  }
+  printf("| %-20s | %s | %lld x %lld x %lld | %.0f | %.0f ", s.name, dtype == ZS_F32 ? "f32 " : "bf16", (long long)s.m,
+         (long long)s.n, (long long)s.k, flops / median(ours) / 1e9, flops / best(ours) / 1e9);
+  if (!theirs.empty()) {
+    printf("| %.0f | %.0f | %.2f | %.2f ", flops / median(theirs) / 1e9, flops / best(theirs) / 1e9,
+           median(theirs) / median(ours), best(theirs) / best(ours));
+  }
   printf("|\n");
   fflush(stdout);
 }
@@ -117,8 +124,9 @@ void measure(const Shape &s, int dtype, int rounds, zs::ThreadPool &pool) {
 
 int main(int argc, char **argv) {
   const int rounds = argc > 1 ? atoi(argv[1]) : 9;
-  zs::ThreadPool pool(2);
+  zs::ThreadPool pool(argc > 3 ? atoi(argv[3]) : 2);
   for (int dtype : {ZS_F32, ZS_BF16})
-    for (const Shape &shape : shapes) measure(shape, dtype, rounds, pool);
+    for (const Shape &shape : shapes)
+      if (argc < 3 || strstr(shape.name, argv[2])) measure(shape, dtype, rounds, pool);
   return 0;
 }

@@ -120,12 +120,38 @@ let loaded: { native: Native; packet: Float64Array; ops: Map<string, number> } |
 /** The addon, its packet and the op ids by name, loaded at first use. */
 export function binding(): { native: Native; packet: Float64Array; ops: Map<string, number> } {
   if (!loaded) {
-    const native = loadAddon() as Native
+    const native = withOurErrors(loadAddon() as Native)
     const packet = new Float64Array(512)
     native.registerPacket(packet)
     loaded = { native, packet, ops: new Map(native.ops().map((op, id) => [op.name, id])) }
   }
   return loaded
+}
+
+/** Called for each operation: they answer with a number, and keep their error until it is asked for. */
+const hot = new Set(['alloc', 'view', 'free', 'run', 'collective', 'lastError'])
+
+/** The addon throws, and rejects with, plain errors that have a code; its callers get ours. */
+function withOurErrors(addon: Native): Native {
+  const ours = (cause: unknown): never => {
+    const { code, message } = cause as { code?: ErrorCode; message: string }
+    if (!code) throw cause
+    throw new ZeroshardError(code, message, { cause })
+  }
+  const wrap =
+    (fn: (...args: unknown[]) => unknown) =>
+    (...args: unknown[]): unknown => {
+      try {
+        const result = fn(...args)
+        return result instanceof Promise ? result.catch(ours) : result
+      } catch (cause) {
+        return ours(cause)
+      }
+    }
+  const entries = Object.entries(addon).map(([name, value]) =>
+    typeof value === 'function' && !hot.has(name) ? [name, wrap(value)] : [name, value],
+  )
+  return Object.fromEntries(entries) as Native
 }
 
 /** Throws the addon's last error. */

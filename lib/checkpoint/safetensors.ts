@@ -23,14 +23,15 @@ const MAX_HEADER = 100_000_000
 
 /** What a file of the planned tensors begins with: their bytes follow, in order. */
 export function safetensorsHead(plans: readonly TensorPlan[], metadata: Record<string, string> = {}): Uint8Array {
-  const header: Record<string, unknown> = { __metadata__: { format: 'pt', ...metadata } }
+  const header = new Map<string, unknown>([['__metadata__', { format: 'pt', ...metadata }]])
   let offset = 0
   for (const { key, dtype, shape } of plans) {
+    if (header.has(key)) throw new ZeroshardError('CHECKPOINT', `two tensors have the name ${shown(key)}`)
     const end = offset + countOf(shape) * bytesPerElement[dtype]
-    header[key] = { dtype: names[dtype], shape, data_offsets: [offset, end] }
+    header.set(key, { dtype: names[dtype], shape, data_offsets: [offset, end] })
     offset = end
   }
-  let text = JSON.stringify(header)
+  let text = JSON.stringify(Object.fromEntries(header))
   text += ' '.repeat((8 - (Buffer.byteLength(text) % 8)) % 8)
   const head = Buffer.alloc(8 + Buffer.byteLength(text))
   head.writeBigUInt64LE(BigInt(head.length - 8))

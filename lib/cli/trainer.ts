@@ -4,6 +4,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { outputOf } from '../checkpoint/folder.js'
+import { loadPretrained } from '../checkpoint/pretrained.js'
 import type { Config } from '../config/index.js'
 import {
   checkVocabulary,
@@ -17,12 +18,13 @@ import {
 } from '../data/index.js'
 import type { SaveOptions, StepResult } from '../engine/base.js'
 import type { Engine } from '../engine/engine.js'
-import { makeEngine, type World } from '../engine/initialize.js'
+import { failWorld, makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
 import { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
 import { meshWords } from '../parallel/mesh.js'
-import { type Tensor, tensor } from '../tensor/tensor.js'
+import { countOf, type Tensor, tensor } from '../tensor/tensor.js'
+import type { Interruption } from './interruption.js'
 import { Progress } from './progress.js'
 import { printSample } from './sample.js'
 
@@ -46,33 +48,23 @@ interface Run {
   progress: Progress
   metrics: MetricsFile | undefined
   observer: Observer
-  /** Set by the first SIGINT or SIGTERM. */
-  stop: { wanted: boolean }
+  interruption: Interruption
 }
 
 /** Trains to the configured number of steps. Collective. */
-export async function trainRank(world: World, options: TrainOptions): Promise<Outcome> {
-  const run = await prepare(world, options)
-  const onSignal = (): void => {
-    if (run.stop.wanted) process.exit(130)
-    run.stop.wanted = true
-    run.progress.say('interrupted: finishing the step and saving (a second signal ends at once)')
-  }
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+export async function trainRank(world: World, options: TrainOptions, interruption: Interruption): Promise<Outcome> {
+  let run: Run | undefined
+  let outcome: Outcome
   try {
-    let outcome: Outcome
-    try {
-      outcome = await loop(run)
-    } catch (error) {
-      await end(run).catch(() => {}) // the first error counts
-      throw error
-    }
-    await end(run)
-    return outcome
-  } finally {
-    // not before: a save may still be under way
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    run = await prepare(world, options, interruption)
+    outcome = await loop(run)
+  } catch (error) {
+    failWorld(world, error)
+    if (run) await end(run).catch(() => {}) // the first error counts
+    throw error
   }
+  await end(run)
+  return outcome
 }
 
 async function end(run: Run): Promise<void> {
@@ -82,9 +74,10 @@ async function end(run: Run): Promise<void> {
   await run.engine.close()
 }
 
-async function prepare(world: World, options: TrainOptions): Promise<Run> {
+async function prepare(world: World, options: TrainOptions, interruption: Interruption): Promise<Run> {
   const { config, output } = options
   const { rank } = world.group
+  const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
   const tokenizer = await loadTokenizer(config.data.tokenizer)
   const sources = {
     files: config.data.train,
@@ -99,17 +92,23 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
     mkdirSync(output, { recursive: true })
     await prepareDataset(sources)
   }
+  interruption.defer(() => progress.say('interrupted: finishing the step and saving (a second signal ends at once)'))
   await world.group.barrier()
+  interruption.allDefer = true
   const data = await openDataset(sources)
   const model = createModel(config.model.config as Record<string, unknown>)
   checkVocabulary(data.maxToken, model.vocabSize, tokenizer.name)
   const engine = makeEngine(model, config, world)
-  const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
   for (const hint of config.hints) progress.say(`note: ${hint}`)
-  await resume(engine, options, progress)
+  const resumed = await resume(engine, options, progress)
+  const { path, weights } = config.model
+  if (!resumed && weights) {
+    await loadPretrained(path as string, model, engine.parts.zero)
+    progress.say(`initial weights from ${path}`)
+  }
   const metricsPath = pathOfRank(options.metrics, rank)
   const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
-  const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
+  const parameters = model.parameters().reduce((sum, { wholeShape }) => sum + countOf(wholeShape), 0)
   metrics?.write({
     run: {
       version: options.version,
@@ -125,7 +124,7 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
       `ZeRO stage ${config.zero_optimization.stage}, ${data.train.numTokens.toLocaleString('en')} training tokens`,
   )
   const observer = makeObserver(engine, options, progress)
-  return { engine, data, tokenizer, options, progress, metrics, observer, stop: { wanted: false } }
+  return { engine, data, tokenizer, options, progress, metrics, observer, interruption }
 }
 
 /** `{rank}` in a name: one file per rank; else rank 0's alone. */
@@ -160,8 +159,9 @@ function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
   return observer
 }
 
-async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<void> {
-  if (!options.resume) return
+/** True where a checkpoint was loaded. */
+async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<boolean> {
+  if (!options.resume) return false
   const damaged = (message: string): void => {
     if (engine.group.rank === 0) process.stderr.write(`${message}\n`)
   }
@@ -174,6 +174,7 @@ async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
       ? `resumed at step ${engine.globalSteps} from ${found}`
       : `nothing to resume in ${outputOf(join(options.output, 'checkpoints', 'x'))}; starting new`,
   )
+  return found !== undefined
 }
 
 async function loop(run: Run): Promise<Outcome> {
@@ -187,7 +188,8 @@ async function loop(run: Run): Promise<Outcome> {
     tensor(batch.targets, [size, t], { category: 'buffers' }),
   ]
   let saved = engine.globalSteps
-  while (engine.globalSteps < train.steps) {
+  let stop = await anyStop(run)
+  while (engine.globalSteps < train.steps && !stop) {
     const started = performance.now()
     const result = await engine.trainBatch((first) => inputs(sampler.batch(first, size)))
     report(run, result, (performance.now() - started) / 1000, engine.batchSize * t)
@@ -197,12 +199,15 @@ async function loop(run: Run): Promise<Outcome> {
       await save(run)
       saved = result.step
     }
-    if (await anyStop(run)) break
+    stop = await anyStop(run)
   }
   if (saved !== engine.globalSteps || engine.globalSteps === 0) await save(run, { async: false })
   await engine.finishSaving()
   const path = join(options.output, 'checkpoints')
-  if (run.stop.wanted) return 'interrupted'
+  if (stop) {
+    progress.say(`interrupted after step ${engine.globalSteps}; --resume goes on from there`)
+    return 'interrupted'
+  }
   progress.chart()
   if (!options.quiet) await sample(run)
   progress.say(`checkpoint: ${path} (step ${engine.globalSteps})`)
@@ -211,10 +216,16 @@ async function loop(run: Run): Promise<Outcome> {
 }
 
 /** Rank 0 prints; where it has only a part of the parameters all ranks take part. */
-async function sample({ engine, tokenizer }: Run): Promise<void> {
-  const { fetcher } = engine.parts.zero
+async function sample({ engine, tokenizer, progress }: Run): Promise<void> {
+  const { zero, mesh } = engine.parts
+  if (mesh.sizes.pp > 1) {
+    progress.say('a sample: zeroshard generate OUTPUT --prompt TEXT (no rank of a pipeline has the whole model)')
+    return
+  }
+  const { fetcher } = zero
   const prints = engine.group.rank === 0
-  if (prints || fetcher) await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
+  if (prints || fetcher || mesh.sizes.tp > 1)
+    await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
   fetcher?.end()
 }
 
@@ -259,15 +270,13 @@ async function evaluate(run: Run, step: number): Promise<void> {
   run.progress.say(`step ${step}: validation loss ${validationLoss.toFixed(4)}`)
 }
 
-/** True on every rank where any rank was asked to stop. */
-async function anyStop(run: Run): Promise<boolean> {
-  const { group } = run.engine
-  if (group.size === 1) return run.stop.wanted
-  const flag = tensor(Float32Array.of(run.stop.wanted ? 1 : 0), [1], { category: 'buffers' })
+/** The same on every rank: whether any was asked to stop. */
+async function anyStop({ engine: { group }, interruption }: Run): Promise<boolean> {
+  if (group.size === 1) return interruption.wanted
+  const flag = tensor(Float32Array.of(interruption.wanted ? 1 : 0), [1], { category: 'buffers' })
   group.allReduce(flag)
   const [sum] = (await flag.data()) as Float32Array
   flag.dispose()
-  if ((sum as number) > 0) run.stop.wanted = true
   return (sum as number) > 0
 }
 

@@ -13,10 +13,10 @@ import * as ours from './ours.js'
 import * as parallel from './parallel.js'
 import { parseConfigText, plainCopy } from './parse.js'
 import * as precision from './precision.js'
-import { fail, type Reading, readSection } from './read.js'
+import { fail, note, type Reading, readSection } from './read.js'
 import { elasticity, reports } from './reports.js'
 import { scalars } from './scalars.js'
-import { type Resolved, type Section, section } from './schema.js'
+import { type Resolved, rulesOf, type Section, section } from './schema.js'
 import type { FloatName } from './values.js'
 import * as zero from './zero.js'
 
@@ -61,6 +61,14 @@ export const sectionsByType: Readonly<Record<string, Readonly<Record<string, Sec
   'scheduler.params': optimization.schedulerParams,
 }
 
+/** The path of every key; of those that depend on a type, once for each. */
+export function* allPaths(): Generator<string> {
+  const places: [string, Section][] = [['', schema]]
+  for (const [path, byType] of Object.entries(sectionsByType))
+    for (const section of Object.values(byType)) places.push([path, section])
+  for (const [where, section] of places) for (const [path] of rulesOf(section, where)) yield path
+}
+
 /** What the schema alone makes of a configuration. */
 export type Read = Resolved<(typeof schema)['keys']>
 type Changed =
@@ -86,7 +94,7 @@ export type Config = Omit<Read, Changed | keyof BatchSizes> &
     optimizer: { type: string; params: OptimizerParams }
     scheduler: { type: string; params: Record<string, unknown> } | undefined
     pipeline: Omit<Read['pipeline'], 'chunks'> & { chunks: number }
-    context_parallel: { type: 'ulysses' | 'ring' }
+    context_parallel: { type: 'ulysses' | 'ring' | null }
     communication_data_type: FloatName
     /** What was given and changes nothing, with the reason. */
     hints: string[]
@@ -102,7 +110,7 @@ export interface ResolveOptions {
 
 /** @throws CONFIG with the key, the value and what it must be. */
 export function resolveConfig(raw: unknown, { source, directory, worldSize }: ResolveOptions): Config {
-  const reading: Reading = { source, hints: new Map(), root: schema }
+  const reading: Reading = { source, hints: new Map(), paths: allPaths }
   const read = readSection(reading, schema, plainCopy(raw, source), '')
   checkTogether(reading, read)
   const mesh = resolveMesh(reading, read, worldSize)
@@ -125,7 +133,7 @@ export function resolveConfig(raw: unknown, { source, directory, worldSize }: Re
     optimizer,
     scheduler: resolveScheduler(reading, read, optimizer.type),
     pipeline: { ...read.pipeline, chunks: resolveChunks(reading, read) },
-    context_parallel: { type: read.context_parallel.type ?? 'ulysses' },
+    context_parallel: { type: read.context_parallel.type ?? (read.sequence_parallel_size ? 'ulysses' : null) },
     communication_data_type: read.communication_data_type ?? read.data_types.grad_accum_dtype,
     hints: [],
   }
@@ -247,7 +255,7 @@ function resolveScheduler(reading: Reading, { scheduler, train }: Read, optimize
   if (read.cycle_momentum && !optimization.withBetas.includes(optimizer)) {
     read.cycle_momentum = false
     const why = `${optimizer} has no betas to cycle; its momentum stays as it is`
-    reading.hints.set(why, ['scheduler.params.cycle_momentum'])
+    note(reading, why, 'scheduler.params.cycle_momentum')
   }
   if (read.total_num_steps === null) read.total_num_steps = train.steps
   return { type, params: read }

@@ -65,7 +65,8 @@ export const tensorParallel = section(
     ),
     sequence_parallel: served(boolean, false, 'norms and dropout are cut along the sequence as well; ours'),
     dtype: hint(string, 'fp16', "the model's type counts"),
-    tp_overlap_comm: hint(boolean, false, 'it moves time only'),
+    tp_overlap_comm: served(boolean, false, 'products in pieces, whose communication runs beside the next piece'),
+    overlap_chunks: served(positive, 4, 'pieces of a product with tp_overlap_comm; ours'),
     preset_model: refused(nullable(string), null, models),
     partition_config: refused(anything, null, models),
     injection_policy_tuple: refused(anything, null, models),
@@ -79,7 +80,7 @@ export const contextParallel = section('Context parallelism: the sequence cut ov
   type: served(
     nullable(oneOf(['ulysses', 'ring'])),
     null,
-    'attention over the whole sequence by exchanging heads ("ulysses", the default) or by passing keys on ("ring")',
+    'attention by exchanging heads for tokens ("ulysses"), or by passing keys and values on ("ring"); default: ulysses where the heads divide over the ranks, else ring',
   ),
 })
 
@@ -107,7 +108,12 @@ export const activationCheckpointing = section(
     number_checkpoints: served(
       nullable(size),
       null,
-      'groups of blocks of which only the input is kept; null or 0: none',
+      'groups of consecutive blocks of which only the input is kept; null or 0: none',
+    ),
+    granularity: served(
+      oneOf(['full', 'selective']),
+      'full',
+      '"selective" computes only the attention of each block again, without number_checkpoints; ours',
     ),
     partition_activations: hint(boolean, false, memoryOnly),
     cpu_checkpointing: hint(boolean, false, memoryOnly),

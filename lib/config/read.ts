@@ -2,14 +2,14 @@
 // defaults, and what becomes of a key that is not served. Every error names the path, the value and what is allowed.
 
 import { nearest, ZeroshardError } from '../binding/errors.js'
-import { isSection, type Keys, type Leaf, type Resolved, rulesOf, type Section } from './schema.js'
+import { isSection, type Keys, type Leaf, type Resolved, type Section } from './schema.js'
 
 /** What a walk needs beside the values: where errors point to, and the hints found (text to paths). */
 export interface Reading {
   source: string
   hints: Map<string, string[]>
-  /** The whole schema: an unknown key may belong elsewhere in it. */
-  root?: Section
+  /** The paths of all keys there are: an unknown one may belong elsewhere. */
+  paths?: () => Iterable<string>
 }
 
 export function fail(reading: { source: string }, message: string): never {
@@ -92,9 +92,8 @@ function currentKey(reading: Reading, section: Section, name: string, item: unkn
 
 /** What an unknown key was probably meant to be. */
 function cure(reading: Reading, name: string, known: readonly string[], prefix: string): string {
-  const elsewhere = [...(reading.root ? rulesOf(reading.root) : [])]
-    .map(([path]) => path)
-    .filter((path) => path.endsWith(`.${name}`) || path === name)
+  const paths = new Set(reading.paths?.() ?? [])
+  const elsewhere = [...paths].filter((path) => path.endsWith(`.${name}`) || path === name)
   if (elsewhere.length > 0 && elsewhere.length < 4) return `; did you mean ${elsewhere.join(' or ')}?`
   const near = suggestion(name, known, prefix)
   if (near) return near

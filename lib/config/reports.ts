@@ -88,6 +88,11 @@ export const elasticity = section('A batch size that fits many numbers of ranks,
   min_time: hint(size, 0, 'it is for a scheduler of jobs; DeepSpeed does not use it either'),
 })
 
+/** As a text too, which DeepSpeed's examples have. */
 function elasticVersion(): ValueType<0.1 | 0.2> {
-  return { label: '0.1 or 0.2', read: (v) => (Number(v) === 0.1 ? 0.1 : Number(v) === 0.2 ? 0.2 : undefined) }
+  const read = (v: unknown): 0.1 | 0.2 | undefined => {
+    const version = typeof v === 'string' ? Number(v) : v
+    return version === 0.1 || version === 0.2 ? version : undefined
+  }
+  return { label: '0.1 or 0.2', read }
 }

@@ -46,6 +46,7 @@ export interface EngineParts {
   onClose?: () => Promise<void>
 }
 
+/** What a step that updated the model resolves with. */
 export interface StepResult {
   step: number
   /** Mean over the global batch. */
@@ -60,6 +61,7 @@ export interface StepResult {
   memoryPeak: MemoryByCategory
 }
 
+/** What goes into a checkpoint beside the parameters, and how many checkpoints stay. */
 export interface SaveOptions {
   client?: Record<string, unknown>
   model?: Record<string, unknown>

@@ -10,6 +10,7 @@ import { tidy, unscoped } from '../tensor/scope.js'
 import { runOp, type Tensor } from '../tensor/tensor.js'
 import { BaseEngine, type StepResult } from './base.js'
 
+/** A model in training: forward, backward, step, checkpoints. Made by `initialize()`; owns the parameters until close(). */
 export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   #micro = 0
   #backwardDone = false

@@ -2,7 +2,9 @@
 
 import { randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
+import { type ErrorCode, ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
+import { loadPretrained } from '../checkpoint/pretrained.js'
 import { type Config, readConfigSource, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
@@ -12,11 +14,14 @@ import { assignGroups, type ParamGroup } from '../optim/groups.js'
 import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
+import { parallelizeContext } from '../parallel/context/parallelize.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
+import { parallelize } from '../parallel/parallelize.js'
 import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
 import type { SplitMethod } from '../parallel/pipeline/split.js'
 import { cutModel } from '../parallel/pipeline/stage.js'
+import type { Plan } from '../parallel/plan.js'
 import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
@@ -49,8 +54,7 @@ export async function joinWorld(options: { serial?: boolean } = {}): Promise<Wor
 async function meetWorld(options: { serial?: boolean }): Promise<World> {
   const environment = readEnvironment()
   if (environment.launched) exitWithParent()
-  const threads = environment.threads ?? Math.max(1, Math.floor(availableParallelism() / environment.localWorldSize))
-  binding().native.configure({ threads, serial: options.serial ?? environment.serial })
+  configureStreams(environment, options.serial ?? environment.serial)
   const meeting = await rendezvous(environment)
   try {
     const [jobId] = await meeting.exchange('job', randomBytes(12).toString('hex'))
@@ -62,6 +66,29 @@ async function meetWorld(options: { serial?: boolean }): Promise<World> {
     throw error
   }
 }
+
+/** A user who has run operations before has the threads that there were; only a wish that comes too late is an error. */
+function configureStreams({ threads, localWorldSize }: RankEnvironment, serial: boolean): void {
+  const share = Math.max(1, Math.floor(availableParallelism() / localWorldSize))
+  try {
+    binding().native.configure({ threads: threads ?? share, serial })
+  } catch (error) {
+    if (threads !== undefined || serial) throw error
+  }
+}
+
+/** Ends what the other ranks wait for, with this rank's error; to be called before it leaves. */
+export function failWorld({ group, meeting, environment }: World, error: unknown): void {
+  const { code, message } = errorOf(error)
+  if (group.size > 1) {
+    const told = /^rank \d+: /.test(message) ? message : `rank ${environment.rank}: ${message}`
+    binding().native.commAbort(code, told)
+  }
+  meeting.fail(error as Error)
+}
+
+const errorOf = (error: unknown): { code: ErrorCode; message: string } =>
+  error instanceof ZeroshardError ? error : { code: 'INTERNAL', message: String((error as Error)?.message ?? error) }
 
 export async function leaveWorld(world: World): Promise<void> {
   if (joined && --joined.users > 0) return
@@ -76,12 +103,13 @@ export function loadConfig(config: string | Record<string, unknown>, worldSize: 
   return resolveConfig(raw, { source, directory, worldSize })
 }
 
-/** The engine of a model on a world. Collective. */
+/** The engine of a model on a world; `plan`: how a user's model is cut over tensor ranks. Collective. */
 export function makeEngine<Args extends Tensor[]>(
   model: Trainable<Args>,
   config: Config,
   world: World,
   parameterGroups: readonly ParamGroup[] = [],
+  plan?: Plan,
 ): Engine<Args> {
   const { pipeline: pp, tensor: tp, context: cp, expert: ep, data: dp } = config.mesh
   const mesh = Mesh.create(world.group, { pp, dp, cp, ep, tp })
@@ -89,6 +117,11 @@ export function makeEngine<Args extends Tensor[]>(
   const zeroConfig = config.zero_optimization
   const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
+  const { sequence_parallel, tp_overlap_comm, overlap_chunks } = config.tensor_parallel
+  const cutting = { sequence: sequence_parallel, chunks: tp_overlap_comm ? overlap_chunks : 1 }
+  config.hints.push(...parallelize(model, mesh, plan, cutting).notes)
+  const { train, sequence_length } = config.data
+  parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const zero = new Zero(model, {
@@ -155,10 +188,23 @@ function hyperGroups(
   return { groups, groupOf }
 }
 
-/** `number_checkpoints` n: n evenly spaced groups of blocks keep only their inputs. */
+/** `number_checkpoints` n: of n groups of blocks only the input is kept; "selective": attention is computed again. */
 function applyRecompute(model: Module, config: Config): void {
-  const numCheckpoints = config.activation_checkpointing.number_checkpoints
-  if (numCheckpoints && model instanceof LanguageModel) model.recompute = () => true
+  const { activation_checkpointing: wanted } = config
+  const groups = wanted.number_checkpoints ?? 0
+  const attention = wanted.granularity === 'selective'
+  if (groups > 0 && attention) {
+    throw new ZeroshardError(
+      'CONFIG',
+      `activation_checkpointing: number_checkpoints ${groups} and granularity "selective" exclude each other; keep one`,
+    )
+  }
+  if (model instanceof LanguageModel) model.recompute = { groups, attention }
+  else if (groups > 0 || attention) {
+    config.hints.push(
+      'activation_checkpointing: this model has no blocks that are known here; use checkpoint(fn, …inputs) in its forward',
+    )
+  }
 }
 
 /**
@@ -173,10 +219,16 @@ export async function initialize<Args extends Tensor[]>(options: {
   config: string | Record<string, unknown>
   /** Parameters with a rate or weight decay of their own. */
   parameterGroups?: readonly ParamGroup[]
+  /** How the model is cut over tensor ranks; default: a ready plan of our models, else a deduced one. */
+  plan?: Plan
 }): Promise<Engine<Args>> {
   const world = await joinWorld()
   try {
-    return makeEngine(options.model, loadConfig(options.config, world.group.size), world, options.parameterGroups)
+    const { model, parameterGroups, plan } = options
+    const config = loadConfig(options.config, world.group.size)
+    const engine = makeEngine(model, config, world, parameterGroups, plan)
+    if (config.model.weights) await loadPretrained(config.model.path as string, model, engine.parts.zero)
+    return engine
   } catch (error) {
     await leaveWorld(world)
     throw error

@@ -17,6 +17,7 @@ export interface CommsConfig {
   debug?: boolean
 }
 
+/** Collectives of one kind and size. */
 export interface CommsRow {
   name: string
   ranks: number
@@ -45,6 +46,7 @@ const plain = (name: string): string => name.toLowerCase().replaceAll('_', '')
 export const unknownCollectives = (names: readonly string[]): string[] =>
   names.filter((name) => !collectiveKinds.some((kind) => plain(name).startsWith(plain(kind))))
 
+/** Counts collectives by kind and size, and how fast they were. */
 export class CommsLogger {
   readonly #rows = new Map<string, Omit<CommsRow, 'latency' | 'algbw' | 'busbw'> & { kind: Kind }>()
   readonly #config: CommsConfig

@@ -7,6 +7,7 @@ import { CsvFiles } from './sinks/csv.js'
 import { PrometheusFile } from './sinks/prometheus.js'
 import { TensorBoardFile } from './sinks/tensorboard.js'
 
+/** One figure of one step. */
 export interface MonitorEvent {
   name: string
   value: number
@@ -26,6 +27,7 @@ export interface SinkConfig {
   job_name?: string | null
 }
 
+/** The sections of a configuration that say where figures go. */
 export interface MonitorConfig {
   tensorboard?: SinkConfig
   csv_monitor?: SinkConfig
@@ -48,6 +50,7 @@ const makers: Record<keyof MonitorConfig, (folder: string, job: string, resumedA
   prometheus: (folder, job) => new PrometheusFile(folder, job),
 }
 
+/** The sinks that a configuration names, as one. */
 export function makeMonitor(config: MonitorConfig, options: MonitorOptions): Sink {
   const open = new Map<string, Sink>()
   /** Does it; a sink that fails is closed and left out from then on. */

@@ -28,6 +28,7 @@ export interface ObserverConfig extends MonitorConfig {
   flops_profiler?: ProfileConfig
 }
 
+/** What an observer must know of the run. */
 export interface ObserverOptions {
   rank: number
   worldSize: number
@@ -71,6 +72,7 @@ export interface StepExtra {
   seconds: number
 }
 
+/** Everything that watches a training run, behind one object. */
 export class Observer {
   readonly #monitor: Sink
   readonly #timers = new Timers()

@@ -13,6 +13,7 @@ export interface ProfiledModule {
   forward(...args: never[]): unknown
 }
 
+/** What one module and its children did in a step. */
 export interface ModuleProfile {
   /** Field of its parent; the root's is its class. */
   name: string
@@ -28,6 +29,7 @@ export interface ModuleProfile {
   children: ModuleProfile[]
 }
 
+/** Measures modules of a model during one step. */
 export class ModuleProfiler {
   readonly #model: ProfiledModule
   readonly #originals = new Map<ProfiledModule, ProfiledModule['forward']>()
@@ -160,6 +162,7 @@ export interface ProfileFacts {
   peak?: number
 }
 
+/** The profile as a table for people. */
 export function profileReport(root: ModuleProfile, facts: ProfileFacts, config: ProfileConfig): string {
   const parts = [
     `FLOPs profile of step ${facts.step}, this rank`,

@@ -3,6 +3,7 @@
 import { ZeroshardError } from '../binding/errors.js'
 import { now } from './trace.js'
 
+/** What one stopwatch has measured. */
 export interface Timing {
   count: number
   /** ms */
@@ -12,6 +13,7 @@ export interface Timing {
   max: number
 }
 
+/** Named stopwatches. */
 export class Timers {
   readonly #running = new Map<string, number>()
   readonly #timings = new Map<string, Timing>()

@@ -36,6 +36,7 @@ export interface TraceFileOptions {
   maxEvents?: number
 }
 
+/** A trace in the format that Perfetto and chrome://tracing open. */
 export class TraceFile {
   readonly #file: number
   readonly #rank: number

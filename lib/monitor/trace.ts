@@ -7,6 +7,7 @@ import { binding, collectiveKinds, type NativeTrace, streams } from '../binding/
 /** Columns of task records; see NativeTrace. */
 export type TraceRecords = NativeTrace
 
+/** One task of a stream, from start to end. */
 export interface Span {
   name: string
   /** ns */
@@ -74,6 +75,7 @@ export class Tracer {
   }
 }
 
+/** The one tracer of this process. */
 export const trace = new Tracer()
 
 /** [start, end) */
@@ -120,6 +122,7 @@ export const isCommunication = (records: TraceRecords, index: number): boolean =
 const isCompute = (records: TraceRecords, index: number): boolean =>
   records.stream[index] === compute && (records.kind[index] as number) < 0
 
+/** How much of the communication ran beside computation. */
 export interface Overlap {
   /** Part of the communication time during which the compute stream was busy too; 1 where there was none. */
   share: number

@@ -1,5 +1,6 @@
 // Models that are a list of layers, run one after another: what a pipeline can cut. Plain: knows nothing of ranks.
 
+import { checkpoint } from '../autograd/functions.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { Module } from './module.js'
 
@@ -10,6 +11,8 @@ export interface Layer {
   /** Modules whose parameters it uses; a parameter of several layers is tied. */
   modules: readonly Module[]
   forward(x: Tensor | undefined, inputs: readonly Tensor[]): Tensor
+  /** Neighbours of one number are computed again in backward: of their activations only the first input is kept. */
+  recomputed?: number
 }
 
 /** The last layer gives the loss. */
@@ -21,8 +24,32 @@ export abstract class LayeredModel<Args extends Tensor[] = Tensor[]> extends Mod
   }
 }
 
-export const runLayers = (layers: readonly Layer[], x: Tensor | undefined, inputs: readonly Tensor[]): Tensor =>
-  layers.reduce<Tensor | undefined>((value, layer) => layer.forward(value, inputs), x) as Tensor
+/** Runs layers one after the other. Each result is freed as soon as the next is there (backward holds what it needs). */
+export function runLayers(layers: readonly Layer[], x: Tensor | undefined, inputs: readonly Tensor[]): Tensor {
+  let value = x
+  for (let i = 0; i < layers.length; ) {
+    const { recomputed } = layers[i] as Layer
+    let end = i + 1
+    while (recomputed !== undefined && layers[end]?.recomputed === recomputed) end++
+    const part = layers.slice(i, end)
+    const run = (input: Tensor | undefined): Tensor => chain(part, input, inputs)
+    const output = recomputed === undefined ? run(value) : checkpoint(run, value as Tensor)
+    if (value !== x && value !== output) value?.dispose()
+    value = output
+    i = end
+  }
+  return value as Tensor
+}
+
+function chain(layers: readonly Layer[], x: Tensor | undefined, inputs: readonly Tensor[]): Tensor {
+  let value = x
+  for (const layer of layers) {
+    const output = layer.forward(value, inputs)
+    if (value !== x && value !== output) value?.dispose()
+    value = output
+  }
+  return value as Tensor
+}
 
 type Step = Module & { forward(x: Tensor): Tensor }
 

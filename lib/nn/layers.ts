@@ -4,7 +4,9 @@ import * as ops from '../ops/index.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { Module } from './module.js'
 import { constant, type Init, normal, Parameter, uniform } from './parameter.js'
+import { wholeSequence } from './sequence.js'
 
+/** Options of `Linear`: with bias unless false; `init` also means a bias of 0; an activation is fused. */
 export interface LinearConfig {
   bias?: boolean
   init?: Init
@@ -32,6 +34,7 @@ export class Linear extends Module {
 
 /** GPT-2's linear: weight (in, out), as Hugging Face stores it. */
 export class Conv1D extends Module {
+  readonly inFirst = true
   readonly weight: Parameter
   readonly bias: Parameter
   readonly activation: 'gelu' | 'geluTanh' | undefined
@@ -61,6 +64,7 @@ export class Embedding extends Module {
   }
 }
 
+/** (…, C) → (…, C), mean 0 and variance 1 over C, then weight and bias (C). */
 export class LayerNorm extends Module {
   readonly weight: Parameter
   readonly bias: Parameter
@@ -83,6 +87,7 @@ export class LayerNorm extends Module {
   }
 }
 
+/** (…, C) → (…, C), divided by the root mean square over C, then weight (C). */
 export class RMSNorm extends Module {
   readonly weight: Parameter
   constructor(
@@ -103,11 +108,19 @@ export class RMSNorm extends Module {
 
 /** Zeroes with probability p in training; what is drawn depends on (seed, step, sample, module path) alone. */
 export class Dropout extends Module {
+  sequence = wholeSequence
+
   constructor(readonly p: number) {
     super()
   }
   forward(x: Tensor): Tensor {
-    return this.training && this.p > 0 ? ops.dropout(x, this.p, this.path) : x
+    if (!this.training || this.p === 0) return x
+    return ops.dropout(x, this.p, this.path, this.sequence.part(x.shape[1] as number))
+  }
+
+  /** The same for an attention's weights; undefined where nothing is dropped. */
+  ofAttention(part: Partial<ops.AttentionDropout> = {}): ops.AttentionDropout | undefined {
+    return this.training && this.p > 0 ? { ...part, p: this.p, site: this.path } : undefined
   }
 }
 

@@ -12,6 +12,7 @@ export interface ForwardHooks {
   after(): void
 }
 
+/** What models and layers are: a tree of modules with parameters as its leaves. Its call is a scope of memory. */
 export abstract class Module {
   training = true
   hooks: ForwardHooks | undefined
@@ -51,16 +52,23 @@ export abstract class Module {
   /** All parameters by path, each once: a shared one has the name of its first place. */
   namedParameters(): Map<string, Parameter> {
     const found = new Map<string, Parameter>()
-    const seen = new Set<Parameter>()
+    for (const [parameter, [name]] of this.parameterPlaces()) {
+      parameter.name = name as string
+      found.set(parameter.name, parameter)
+    }
+    return found
+  }
+
+  /** Every parameter with its paths, the first one first: a shared one has several. */
+  parameterPlaces(): Map<Parameter, string[]> {
+    const places = new Map<Parameter, string[]>()
     this.visit((module) => {
       for (const [field, parameter] of fieldsOf(module, (value): value is Parameter => value instanceof Parameter)) {
-        if (seen.has(parameter)) continue
-        seen.add(parameter)
-        parameter.name = module.path ? `${module.path}.${field}` : field
-        found.set(parameter.name, parameter)
+        const path = module.path ? `${module.path}.${field}` : field
+        places.set(parameter, [...(places.get(parameter) ?? []), path])
       }
     })
-    return found
+    return places
   }
 
   parameters(): Parameter[] {
@@ -86,14 +94,17 @@ export abstract class Module {
     return this.train(false)
   }
 
-  /** Gives every parameter its own memory and initial values; for use without an engine. */
-  materialize(options: { seed?: number; dtype?: DType } = {}): this {
-    const { seed = 0, dtype = 'f32' } = options
+  /**
+   * Gives every parameter its own memory and initial values; for use without an engine. `values` false: memory
+   * alone, where the values come from elsewhere.
+   */
+  materialize(options: { seed?: number; dtype?: DType; values?: boolean } = {}): this {
+    const { seed = 0, dtype = 'f32', values = true } = options
     unscoped(() => {
       for (const parameter of this.namedParameters().values()) {
         if (parameter.materialized) continue
         const wide = empty(parameter.shape, { category: 'parameters' })
-        parameter.fill(wide, seed)
+        if (values) parameter.fill(wide, seed)
         parameter.attach(dtype === 'f32' ? wide : narrowed(wide, dtype))
       }
     })

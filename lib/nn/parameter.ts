@@ -6,13 +6,17 @@ import { randomFill, siteOf } from '../ops/random.js'
 import { countOf, runOp, type Shape, type Tensor } from '../tensor/tensor.js'
 import { runsOf, type Slice, sliceShape } from './slice.js'
 
+/** How a parameter begins. */
 export type Init =
   | { kind: 'normal'; mean?: number; std: number }
   | { kind: 'uniform'; low: number; high: number }
   | { kind: 'constant'; value: number }
 
+/** Normal with mean 0. */
 export const normal = (std: number): Init => ({ kind: 'normal', std })
+/** Uniform in [-bound, bound). */
 export const uniform = (bound: number): Init => ({ kind: 'uniform', low: -bound, high: bound })
+/** Every element the same. */
 export const constant = (value: number): Init => ({ kind: 'constant', value })
 
 /** What a parameter knows of the ranks that hold the same elements of it; a process group is one. */
@@ -22,6 +26,7 @@ export interface Replicas {
   allReduce(tensor: Tensor): Tensor
 }
 
+/** A declaration: name, shape, initial values. The engine gives it its memory. */
 export class Parameter {
   /** Path in the model, set by `Module.namedParameters`; also its Hugging Face name in our models. */
   name = ''

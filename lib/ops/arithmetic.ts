@@ -29,7 +29,7 @@ function rawBinary(kind: number, a: Tensor, b: Tensor, shape: Shape): Tensor {
 }
 
 /** Sums a gradient over the dims that broadcasting added or stretched. */
-export function unbroadcast(gradient: Tensor, shape: Shape): Tensor {
+function unbroadcast(gradient: Tensor, shape: Shape): Tensor {
   if (sameShape(gradient.shape, shape)) return gradient
   let current = gradient
   let dims = [...gradient.shape]
@@ -135,15 +135,25 @@ function unary(name: keyof typeof unaryKinds, x: Tensor): Tensor {
 export const gelu = (x: Tensor): Tensor => unary('gelu', x)
 /** GELU, tanh form (Hugging Face "gelu_new"). */
 export const geluTanh = (x: Tensor): Tensor => unary('geluTanh', x)
+/** x · sigmoid(x). */
 export const silu = (x: Tensor): Tensor => unary('silu', x)
+/** max(x, 0). */
 export const relu = (x: Tensor): Tensor => unary('relu', x)
+/** Hyperbolic tangent. */
 export const tanh = (x: Tensor): Tensor => unary('tanh', x)
+/** 1 / (1 + e^-x). */
 export const sigmoid = (x: Tensor): Tensor => unary('sigmoid', x)
+/** e^x. */
 export const exp = (x: Tensor): Tensor => unary('exp', x)
+/** Natural logarithm. */
 export const log = (x: Tensor): Tensor => unary('log', x)
+/** Square root. */
 export const sqrt = (x: Tensor): Tensor => unary('sqrt', x)
+/** x². */
 export const square = (x: Tensor): Tensor => unary('square', x)
+/** |x|. */
 export const abs = (x: Tensor): Tensor => unary('abs', x)
+/** 1 / x. */
 export const reciprocal = (x: Tensor): Tensor => unary('reciprocal', x)
 
 /** silu(gate) * up, elementwise (Llama's MLP). */

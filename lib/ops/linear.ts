@@ -111,6 +111,7 @@ export function weightGradient(
   return fresh
 }
 
+/** Options of `linear`. */
 export interface LinearOptions {
   /** Weight is (in, out), as GPT-2's Conv1D keeps it, instead of (out, in). */
   inFirst?: boolean

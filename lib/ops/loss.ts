@@ -37,6 +37,7 @@ export function meanSquaredError(x: Tensor, y: Tensor): Tensor {
   })
 }
 
+/** Options of the cross entropies. */
 export interface ClassifierOptions {
   /** Targets with this value don't count; default -100. */
   ignoreIndex?: number
@@ -46,6 +47,7 @@ export interface ClassifierOptions {
   logitBytes?: number
 }
 
+/** Some rows of a matrix. */
 export interface Rows {
   start: number
   count: number
@@ -55,11 +57,12 @@ export interface Rows {
 export interface Scorer {
   /** The most columns of any rank: all hold as many rows at once. */
   columns: number
-  /** Writes each row's loss and, where asked for, its gradient times `scale` over the logits. */
+  /** Writes each row's loss and, where asked for, its gradient times `scale` over the logits; a chunk may come again. */
   score(call: ScoreCall): void
   /** What it needs to score a chunk again in backward. */
   saved(): readonly Tensor[]
 }
+/** One chunk of rows to score. */
 export interface ScoreCall {
   logits: Tensor
   targets: Tensor
@@ -68,8 +71,6 @@ export interface ScoreCall {
   ignoreIndex: number
   scale: number
   rows: Rows
-  /** True where backward computes the logits of a chunk once more. */
-  again: boolean
 }
 
 /** The whole vocabulary here. */
@@ -116,7 +117,7 @@ function classified(x: Tensor, weight: Tensor, targets: Tensor, options: Classif
   const recording = willRecord([x, weight])
   const inverse = 1 / (options.numTargets ?? rows)
   const losses = empty([rows])
-  const classify = (part: Rows, gradient: boolean, into: Tensor, again = false): Tensor => {
+  const classify = (part: Rows, gradient: boolean, into: Tensor): Tensor => {
     const logits = empty([part.count, v], { dtype: x.dtype })
     product(logits, x.view([part.count, c], part.start * c), weight, { m: part.count, n: v, k: c, transB: true })
     scorer.score({
@@ -127,7 +128,6 @@ function classified(x: Tensor, weight: Tensor, targets: Tensor, options: Classif
       ignoreIndex: options.ignoreIndex ?? -100,
       scale: inverse,
       rows: part,
-      again,
     })
     return logits
   }
@@ -152,7 +152,7 @@ function classified(x: Tensor, weight: Tensor, targets: Tensor, options: Classif
     }
     const dw = backwardChunks(chunks, dlogits, context, weight, apply, (part) => {
       const scratch = empty([rows])
-      const logits = classify(part, true, scratch, true)
+      const logits = classify(part, true, scratch)
       scratch.dispose()
       return logits
     })

@@ -33,31 +33,33 @@ export function allReduce(x: Tensor, group: ProcessGroup): Tensor {
 /** All-gather along `dim` forward, reduce-scatter backward. */
 export function allGather(x: Tensor, dim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
-  return pair('allGather', x, gathered(x, dim, group), (dy) => reduceScattered(dy, dim, group))
+  return pair('allGather', x, gathered(x.check('allGather'), dim, group), (dy) => reduceScattered(dy, dim, group))
 }
 
 /** Reduce-scatter along `dim` forward, all-gather backward. */
 export function reduceScatter(x: Tensor, dim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
-  return pair('reduceScatter', x, reduceScattered(x, dim, group), (dy) => gathered(dy, dim, group))
+  return pair('reduceScatter', x, reduceScattered(x.check('reduceScatter'), dim, group), (dy) =>
+    gathered(dy, dim, group),
+  )
 }
 
 /** This rank's part of `dim` forward, gather backward. */
 export function scatter(x: Tensor, dim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
-  return pair('scatter', x, ownPart(x, dim, group), (dy) => gathered(dy, dim, group))
+  return pair('scatter', x, ownPart(x.check('scatter'), dim, group), (dy) => gathered(dy, dim, group))
 }
 
 /** Gather along `dim` forward, this rank's part backward. */
 export function gather(x: Tensor, dim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
-  return pair('gather', x, gathered(x, dim, group), (dy) => ownPart(dy, dim, group))
+  return pair('gather', x, gathered(x.check('gather'), dim, group), (dy) => ownPart(dy, dim, group))
 }
 
 /** Parts of `scatterDim` go to their ranks, what comes is joined along `gatherDim`; backward the other way. */
 export function allToAll(x: Tensor, scatterDim: number, gatherDim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
-  return pair('allToAll', x, exchanged(x, scatterDim, gatherDim, group), (dy) =>
+  return pair('allToAll', x, exchanged(x.check('allToAll'), scatterDim, gatherDim, group), (dy) =>
     exchanged(dy, gatherDim, scatterDim, group),
   )
 }
@@ -76,7 +78,7 @@ export function reducedGradient(dy: Tensor, group: ProcessGroup): Tensor {
 
 /** x as (outer, n, inner): its dim `dim` in the middle. */
 function around(op: string, x: Tensor, dim: number): { axis: number; outer: number; n: number; inner: number } {
-  const axis = normalDim(op, x.check(op), dim)
+  const axis = normalDim(op, x, dim)
   return {
     axis,
     outer: countOf(x.shape.slice(0, axis)),

@@ -16,6 +16,7 @@ export interface CallOptions {
   stream?: number
 }
 
+/** Ranks that communicate. Every member makes the same calls in the same order; they are queued, not awaited. */
 export class ProcessGroup {
   readonly size: number
   readonly #subgroups = new Map<string, ProcessGroup>()

@@ -51,8 +51,13 @@ function release(cell: { handle: number; storage: SharedStorage }): void {
 /** What produced a tensor; the tape's own type, opaque here. */
 export interface Producer {
   readonly sequence: number
+  /** Nobody can use that output any more, but operations that did already. */
+  outputDisposed(): void
+  /** One more user, until an outputDisposed(). */
+  retain(): void
 }
 
+/** A contiguous, row-major range of native memory. dispose() frees it; scopes do so for what they made. */
 export class Tensor {
   /** Set on leaves that want a gradient, and on results that depend on one. */
   requiresGrad = false
@@ -73,6 +78,7 @@ export class Tensor {
   readonly #lent: boolean
   #holds = 0
   #disposed = false
+  #guarded = false
 
   constructor(
     handle: number,
@@ -147,8 +153,10 @@ export class Tensor {
     return this
   }
 
-  /** Registers the garbage collector's backstop; scopes call it for what leaves them. */
+  /** Registers the garbage collector's backstop, once; scopes call it for what leaves them. */
   guard(): void {
+    if (this.#guarded) return
+    this.#guarded = true
     backstop.register(this, this.#cell, this.#cell)
   }
 
@@ -175,6 +183,7 @@ export class Tensor {
   dispose(): void {
     if (this.#disposed) return
     this.#disposed = true
+    this.producer?.outputDisposed()
     if (this.#holds === 0) this.#free()
   }
 

@@ -19,7 +19,7 @@ struct OpInfo {
   int outputs, inputs, scalars;
 };
 inline constexpr int kMaxTensors = 12;
-inline constexpr int kMaxScalars = 20;
+inline constexpr int kMaxScalars = 32;
 const OpInfo &op_info(int op);
 
 class Runtime {

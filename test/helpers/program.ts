@@ -16,6 +16,7 @@ export interface Row {
   gradNorm: number
   validationLoss?: number
   memory: Record<string, number>
+  memoryPeak: Record<string, number>
 }
 
 export interface Outcome {
@@ -153,4 +154,10 @@ export function processesOf(text: string): number[] {
         return false
       }
     })
+}
+
+/** RANK in a process's environment. */
+export function rankOf(pid: number): number | undefined {
+  const found = /(?:^|\0)RANK=(\d+)/.exec(readFileSync(`/proc/${pid}/environ`, 'utf8'))
+  return found ? Number(found[1]) : undefined
 }

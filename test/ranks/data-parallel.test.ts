@@ -14,7 +14,7 @@ t.test('1, 2 and 4 ranks have one loss curve, also with dropout and accumulation
     vocab_size: 256,
     resid_pdrop: 0.1,
     embd_pdrop: 0.1,
-    attn_pdrop: 0,
+    attn_pdrop: 0.1,
   }
   for (const more of [{}, { model: { config: dropping } }]) {
     const one = whole(t, await space.train(space.config(more)))

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { ZeroshardError } from '../../lib/binding/errors.js'
 import {
+  allPaths,
   type Config,
   parseConfigText,
   type Read,
@@ -27,7 +28,7 @@ function resolve(more: object, worldSize = 4, batch: object = micro): Config {
 /** What the schema makes of it, whether or not the engine follows yet. */
 function read(raw: object): Read & { hints: string[] } {
   const hints = new Map<string, string[]>()
-  const values = readSection({ source: 'c.json', hints, root: schema }, schema, { ...micro, ...raw }, '')
+  const values = readSection({ source: 'c.json', hints, paths: allPaths }, schema, { ...micro, ...raw }, '')
   return { ...values, hints: [...hints].map(([text, paths]) => `${paths}: ${text}`) }
 }
 
@@ -316,7 +317,7 @@ t.test("defaults are DeepSpeed's code defaults, or a difference that the documen
   t.match(rest.aio, { block_size: 2 ** 20, queue_depth: 8, intra_op_parallelism: 1 })
   t.match(rest.tensorboard, { enabled: false, job_name: 'DeepSpeedJobName' })
   t.match(rest.pipeline, { partition: 'parameters', schedule: '1f1b', chunks: 1 })
-  t.match(rest.context_parallel, { type: 'ulysses' })
+  t.match(rest.context_parallel, { type: null })
   t.equal(rest.communication_data_type, 'fp32')
   for (const stage of [0, 1, 2, 3] as const)
     t.equal(read({ zero_optimization: { stage } }).zero_optimization.overlap_comm, true, `overlap at stage ${stage}`)

@@ -130,7 +130,10 @@ t.test('the optimizer section: what is refused, and why', async (t) => {
       { type: 'AdamX' },
       /optimizer.type is "AdamX"; it must be "AdamW", "Adam", "Lamb", "Lion", "Adagrad", "SGD", "Muon"; did/,
     ],
-    [{ type: 'SGD', params: { momentun: 0.9 } }, /unknown key optimizer.params.momentun; did you mean momentum\?/],
+    [
+      { type: 'SGD', params: { momentun: 0.9 } },
+      /unknown key optimizer.params.momentun; did you mean optimizer.params.momentum\?/,
+    ],
     [{ type: 'Lion', params: { eps: 1e-8 } }, /unknown key optimizer.params.eps/],
     [{ type: 'AdamW', params: { adam_w_mode: false } }, /use type Adam/],
     [{ type: 'AdamW', params: { max_grad_norm: 1 } }, /use gradient_clipping/],
@@ -162,7 +165,7 @@ t.test('the scheduler section: OneCycle and LRRangeTest', async (t) => {
     message: /cycle_min_lr is missing/,
   })
   t.throws(() => resolve({}, { type: 'OneCycle', params: { ...params, cycle_first_stepsize: 3 } }), {
-    message: /did you mean cycle_first_step_size\?/,
+    message: /did you mean scheduler.params.cycle_first_step_size\?/,
   })
   const range = resolve({}, { type: 'LRRangeTest', params: { lr_range_test_step_size: 10 } })
   t.equal(makeSchedule(range.scheduler, 1)(10), 0.002)

@@ -9,10 +9,12 @@ import type { Layer } from '../layered.js'
 import { Conv1D, Dropout, Embedding, LayerNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
+import { positionsOf, wholeSequence } from '../sequence.js'
 import { append, layerOf, makeCache } from './cache.js'
 import { LanguageModelHead } from './head.js'
-import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
+import { type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
 
+/** The keys of Hugging Face's config.json that GPT-2 reads. */
 export interface Gpt2Config {
   [key: string]: unknown
   model_type: 'gpt2'
@@ -32,6 +34,7 @@ export interface Gpt2Config {
   scale_attn_weights: boolean
 }
 
+/** Values of the keys that a configuration leaves out: GPT-2 124M. */
 export const gpt2Defaults: Gpt2Config = {
   model_type: 'gpt2',
   vocab_size: 50257,
@@ -43,7 +46,7 @@ export const gpt2Defaults: Gpt2Config = {
   activation_function: 'gelu_new',
   resid_pdrop: 0.1,
   embd_pdrop: 0.1,
-  attn_pdrop: 0,
+  attn_pdrop: 0.1,
   layer_norm_epsilon: 1e-5,
   initializer_range: 0.02,
   tie_word_embeddings: true,
@@ -55,9 +58,13 @@ const fused = { gelu_new: 'geluTanh', gelu_pytorch_tanh: 'geluTanh', gelu: 'gelu
 class Attention extends Module {
   readonly c_attn: Conv1D
   readonly c_proj: Conv1D
+  readonly attn_dropout: Dropout
   readonly resid_dropout: Dropout
-  /** Heads here: all, or this rank's (parallelize). */
+  /** Heads here: all, or this rank's (parallelize), from the first-th of the model's; dropout draws by those. */
   numHeads: number
+  sequence = wholeSequence
+  firstHead = 0
+  readonly totalHeads: number
   readonly headSize: number
   readonly #scale: number | undefined
 
@@ -65,14 +72,19 @@ class Attention extends Module {
     super()
     this.c_attn = new Conv1D(c.n_embd, 3 * c.n_embd, normal(c.initializer_range))
     this.c_proj = new Conv1D(c.n_embd, c.n_embd, normal(c.initializer_range / Math.sqrt(2 * c.n_layer)))
+    this.attn_dropout = new Dropout(c.attn_pdrop)
     this.resid_dropout = new Dropout(c.resid_pdrop)
-    this.numHeads = c.n_head
+    this.numHeads = this.totalHeads = c.n_head
     this.headSize = c.n_embd / c.n_head
     this.#scale = c.scale_attn_weights ? undefined : 1
   }
 
   forward(x: Tensor): Tensor {
-    const o = ops.packedAttention(this.c_attn.forward(x), { numHeads: this.numHeads, scale: this.#scale })
+    const o = this.sequence.packedAttention(this.c_attn.forward(x), {
+      numHeads: this.numHeads,
+      scale: this.#scale,
+      dropout: this.attn_dropout.ofAttention(this),
+    })
     return this.resid_dropout.forward(this.c_proj.forward(o))
   }
 
@@ -128,8 +140,9 @@ class Block extends Module {
     this.mlp = new Mlp(c)
   }
 
-  forward(x: Tensor): Tensor {
-    const { y, sum } = this.ln_2.forwardAdd(this.attn.forward(this.ln_1.forward(x)), x)
+  forward(x: Tensor, recompute: Recompute): Tensor {
+    const attend = (input: Tensor): Tensor => this.attn.forward(this.ln_1.forward(input))
+    const { y, sum } = this.ln_2.forwardAdd(recompute.attention ? checkpoint(attend, x) : attend(x), x)
     return ops.add(sum, this.mlp.forward(y))
   }
 
@@ -145,6 +158,7 @@ class Transformer extends Module {
   readonly drop: Dropout
   readonly h: Block[]
   readonly ln_f: LayerNorm
+  sequence = wholeSequence
 
   constructor(c: Gpt2Config) {
     super()
@@ -155,27 +169,25 @@ class Transformer extends Module {
     this.ln_f = new LayerNorm(c.n_embd, c.layer_norm_epsilon)
   }
 
-  embed(ids: Tensor, position: number): Tensor {
+  embed(ids: Tensor, part?: ops.SequencePart): Tensor {
     const tokens = ids.shape[1] as number
-    const positions = tensor(
-      Int32Array.from({ length: tokens }, (_, index) => position + index),
-      [tokens],
-    )
+    const positions = tensor(positionsOf(part, tokens), [tokens])
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }
 
   forward(ids: Tensor): Tensor {
-    return this.embed(ids, 0)
+    const own = this.sequence.take(ids)
+    return this.embed(own, this.sequence.part(own.shape[1] as number))
   }
 }
 
+/** GPT-2 with Hugging Face's names. */
 export class Gpt2 extends LanguageModel {
   readonly config: Gpt2Config
   readonly vocabSize: number
   readonly maxPositions: number
   readonly transformer: Transformer
   readonly lm_head: LanguageModelHead
-  override readonly tiedNames: readonly string[]
 
   constructor(config: Partial<Gpt2Config>) {
     super()
@@ -186,25 +198,17 @@ export class Gpt2 extends LanguageModel {
     this.transformer = new Transformer(c)
     this.lm_head = new LanguageModelHead(c.n_embd, c.vocab_size, normal(c.initializer_range))
     if (c.tie_word_embeddings) Object.assign(this.lm_head, { weight: this.transformer.wte.weight })
-    this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
   }
 
-  layers(): Layer[] {
-    const { wte, wpe, drop, h, ln_f } = this.transformer
-    const block = (module: Block, index: number): Layer => ({
-      type: 'block',
-      modules: [module],
-      forward: (x) =>
-        this.recompute(index) ? checkpoint((input) => module.forward(input), x as Tensor) : module.forward(x as Tensor),
-    })
+  get norm(): LayerNorm {
+    return this.transformer.ln_f
+  }
+
+  body(): Layer[] {
+    const { wte, wpe, drop, h } = this.transformer
     return [
       { type: 'embedding', modules: [wte, wpe, drop], forward: (_, [ids]) => this.transformer.forward(ids as Tensor) },
-      ...h.map(block),
-      {
-        type: 'head',
-        modules: [ln_f, this.lm_head],
-        forward: (x, [, targets]) => this.lm_head.forward(ln_f.forward(x as Tensor), targets as Tensor),
-      },
+      ...this.blocks(h, (block, x) => block.forward(x, this.recompute)),
     ]
   }
 
@@ -215,7 +219,7 @@ export class Gpt2 extends LanguageModel {
 
   nextLogits(ids: Tensor, cache: KeyValueCache): Tensor {
     const tokens = ids.shape[1] as number
-    let x = this.transformer.embed(ids, cache.length)
+    let x = this.transformer.embed(ids, { first: cache.length, length: cache.capacity })
     this.transformer.h.forEach((block, index) => {
       x = block.cached(x, layerOf(cache, index), cache.length)
     })

@@ -110,6 +110,7 @@ export class PipelineRunner {
     x?.dispose() // backward's part of it is held by the tape
     if (chunk.last) request.onLoss(output)
     if (request.training) {
+      output.producer?.retain() // backward begins here, long after the output was sent and freed
       const form = { shape: output.shape, dtype: output.dtype }
       this.#activations.set(
         key(at),
@@ -152,9 +153,10 @@ export class PipelineRunner {
       activation.output.dispose()
     } else {
       const gradient = take(this.#gradients, key(at)) as Tensor
-      backward([activation.output], [gradient], postponed)
+      backward([activation.output], [gradient], { postponed })
       gradient.dispose()
     }
+    activation.output.producer?.outputDisposed()
     if (inputOnly) zero.fetcher?.releaseUnits(units)
     else {
       zero.endBackward()
@@ -215,11 +217,11 @@ export class PipelineRunner {
     return messageOf(this.stage.placement, inputs.length, this.mesh.place.pp, at)
   }
 
-  /** The boundary behind the sender's virtual stage, and the shapes of the inputs. */
-  #kind(at: Transfer, { inputs }: RunRequest): string {
+  /** The boundary behind the sender's virtual stage, the mode (a cut sequence is whole in evaluation), the inputs' shapes. */
+  #kind(at: Transfer, { inputs, training }: RunRequest): string {
     const own = virtualStageOf(this.stage.placement, at.chunk, this.mesh.place.pp)
     const shapes = (inputs[at.microBatch] ?? []).map(({ shape }) => shape.join())
-    return `${at.op === 'sendForward' ? own : own - 1} ${shapes.join(' ')}`
+    return `${at.op === 'sendForward' ? own : own - 1} ${training ? 'training' : 'evaluation'} ${shapes.join(' ')}`
   }
 
   /** After a failure something may be left. */
@@ -229,6 +231,7 @@ export class PipelineRunner {
       box.clear()
     }
     for (const { output, postponed } of this.#activations.values()) {
+      output.producer?.outputDisposed()
       output.dispose()
       postponed.drop()
     }

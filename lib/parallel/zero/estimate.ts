@@ -18,6 +18,7 @@ export interface EstimateRequest {
   offloadParameters?: boolean
 }
 
+/** Bytes of model states on one rank. */
 export interface Estimate {
   /** Device bytes. */
   parameters: number
@@ -28,7 +29,7 @@ export interface Estimate {
   total: number
 }
 
-/** @throws ARGUMENT where the number of parameters or of ranks is no positive number. */
+/** What the states of a model take on each rank. @throws ARGUMENT where parameters or ranks are no positive number. */
 export function estimateModelStates(request: EstimateRequest): Estimate {
   const { model, stage, numRanks, precision = 'bf16', numStates = 2 } = request
   const count = typeof model === 'number' ? model : model.parameters().reduce((sum, { count: n }) => sum + n, 0)

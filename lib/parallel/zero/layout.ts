@@ -15,6 +15,7 @@ export interface Slot {
   count: number
 }
 
+/** The flat buffer of a unit: where each parameter lies, and how large a shard is. */
 export interface UnitLayout {
   /** Path of the module whose forward uses it; empty: the model's. */
   module: string

@@ -1,7 +1,10 @@
-// Versions of a plain loop by instruction set, chosen when the addon is loaded. All round alike: CMake forbids contraction.
+// A function in several copies, for several instruction sets; the loader picks what the processor can run.
+// (Not under TSan: the loader's hooks run before it is ready. Not where the C library has no such loader.)
 #pragma once
-#if defined(ZS_X86)
-#define ZS_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#include <cstdlib>  // defines __GLIBC__
+
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_THREAD__)
+#define ZS_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define ZS_CLONES
 #endif

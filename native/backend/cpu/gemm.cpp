@@ -37,7 +37,7 @@ class Buffer {
   float *data_ = nullptr;
   int64_t count_ = 0;
 };
-thread_local Buffer shared_buffer, stripe_buffer, other_buffer, sums_buffer, tile_buffer;
+thread_local Buffer shared_buffer, stripe_buffer, other_buffer, sums_buffer, partial_buffer, tile_buffer;
 
 // One of the two matrices as lines (rows of a, columns of b) by K, cut in panels of `width` lines.
 struct Side {
@@ -58,6 +58,7 @@ class Gemm {
   explicit Gemm(const GemmProblem &problem) : p(problem), kernels(*problem.kernels) {
     num_blocks = std::max<int64_t>(1, ceil_div(p.k, max_slots * kernels.pair));
     block_k = ceil_div(ceil_div(p.k, num_blocks), kernels.pair) * kernels.pair;
+    end_block = num_blocks;
     a = {static_cast<const char *>(p.a), p.a_row, p.m, !p.trans_a, kernels.mr};
     b = {static_cast<const char *>(p.b), p.b_row, p.n, p.trans_b, kernels.nr};
     const GemmFinish &f = p.finish;
@@ -87,8 +88,9 @@ class Gemm {
              float *sums, float *edge) const {
     const int mr = kernels.mr, nr = kernels.nr;
     const bool last = block == num_blocks - 1;
-    float *target = in_place ? static_cast<float *>(p.finish.y) + m0 * p.n + n0 : sums;
-    const int64_t target_row = in_place ? p.n : n1 - n0;
+    float *whole = in_place ? static_cast<float *>(p.finish.y) : partial;
+    float *target = whole ? whole + m0 * p.n + n0 : sums;
+    const int64_t target_row = whole ? p.n : n1 - n0;
     const bool add = block > 0 || (in_place && p.finish.accumulate);
     for (int64_t j = n0; j < n1; j += nr, pb += panel_size(nr)) {
       const float *panel_a = pa;
@@ -106,8 +108,10 @@ class Gemm {
   const GemmKernels &kernels;
   Side a, b;
   int64_t num_blocks, block_k;
-  bool plain;     // y = sums (+ y): tiles go straight to y
-  bool in_place;  // y itself holds the partial sums
+  int64_t begin_block = 0, end_block;  // what one pass does
+  float *partial = nullptr;            // (M,N) sums between passes, where y cannot hold them
+  bool plain;                          // y = sums (+ y): tiles go straight to y
+  bool in_place;                       // y itself holds the partial sums
 
  private:
   void one_tile(int64_t rows, int64_t cols, int64_t num_slots, const float *pa, const float *pb, float *c,
@@ -149,12 +153,13 @@ bool run_task(const Gemm &g, bool stripe_n, int64_t s0, int64_t s1, int64_t c0, 
   const Side &large = stripe_n ? g.b : g.a;
   const int64_t num_panels = ceil_div(s1 - s0, large.width);
   float *stripe = stripe_buffer.reserve(num_panels * g.panel_size(large.width));
-  float *sums = g.in_place ? nullptr : sums_buffer.reserve((s1 - s0) * (c1 - c0));
+  const bool own_sums = !g.in_place && !g.partial;
+  float *sums = own_sums ? sums_buffer.reserve((s1 - s0) * (c1 - c0)) : nullptr;
   float *edge = zeroed(tile_buffer, g.kernels.mr * g.kernels.nr);
-  if (!stripe || !edge || (!g.in_place && !sums)) return false;
-  for (int64_t block = 0; block < g.num_blocks; block++) {
+  if (!stripe || !edge || (own_sums && !sums)) return false;
+  for (int64_t block = g.begin_block; block < g.end_block; block++) {
     g.pack_stripe(large, s0, s1, block, stripe);
-    const float *small = shared + block * block_stride;
+    const float *small = shared + (block - g.begin_block) * block_stride;
     if (stripe_n) g.tiles(c0, c1, s0, s1, block, small, stripe, sums, edge);
     else g.tiles(s0, s1, c0, c1, block, stripe, small, sums, edge);
   }
@@ -165,12 +170,12 @@ bool run_task(const Gemm &g, bool stripe_n, int64_t s0, int64_t s1, int64_t c0, 
 bool run_chunk(const zs_call *call, const Gemm &g, bool stripe_n, int64_t first, int64_t last) {
   const Side &small = stripe_n ? g.a : g.b, &large = stripe_n ? g.b : g.a;
   const int64_t num_panels = ceil_div(last - first, small.width), size = g.panel_size(small.width);
-  const int64_t block_stride = num_panels * size;
-  float *shared = shared_buffer.reserve(g.num_blocks * block_stride);
+  const int64_t block_stride = num_panels * size, num_blocks = g.end_block - g.begin_block;
+  float *shared = shared_buffer.reserve(num_blocks * block_stride);
   if (!shared) return false;
-  parallel_for(call, num_panels * g.num_blocks, 4, [&](int64_t begin, int64_t end) {
+  parallel_for(call, num_panels * num_blocks, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++)
-      g.pack(small, first + i % num_panels * small.width, i / num_panels, shared + i * size);
+      g.pack(small, first + i % num_panels * small.width, g.begin_block + i / num_panels, shared + i * size);
   });
 
   const int64_t threads = static_cast<ThreadPool *>(call->context)->num_threads();
@@ -195,11 +200,23 @@ bool run_chunk(const zs_call *call, const Gemm &g, bool stripe_n, int64_t first,
 
 }  // namespace
 
+// Where the smaller matrix does not fit into its share of the cache as a whole: passes over ranges of K where the sums
+// are small, so that the larger one is still packed once; else over chunks of the smaller one's lines.
 bool gemm(const zs_call *call, const GemmProblem &problem) {
   if (problem.m == 0 || problem.n == 0) return true;
-  const Gemm g(problem);
+  Gemm g(problem);
   const bool stripe_n = problem.n >= problem.m;
   const Side &small = stripe_n ? g.a : g.b;
+  const int64_t block_bytes = 4 * g.slots(g.block_k) * ceil_div(small.lines, small.width) * small.width;
+  const int64_t blocks = max_shared_bytes / std::max<int64_t>(1, block_bytes), sums = problem.m * problem.n;
+  if (blocks >= 1 && (blocks >= g.num_blocks || sums * 4 <= max_shared_bytes)) {
+    if (blocks < g.num_blocks && !g.in_place && !(g.partial = partial_buffer.reserve(sums))) return false;
+    for (g.begin_block = 0; g.begin_block < g.num_blocks; g.begin_block = g.end_block) {
+      g.end_block = std::min(g.num_blocks, g.begin_block + blocks);
+      if (!run_chunk(call, g, stripe_n, 0, small.lines)) return false;
+    }
+    return true;
+  }
   const int64_t line_bytes = 4 * g.num_blocks * g.slots(g.block_k);
   const int64_t fitting = max_shared_bytes / std::max<int64_t>(1, line_bytes) / small.width;
   const int64_t chunk = std::max<int64_t>(8, fitting) * small.width;

@@ -27,14 +27,14 @@ void pack_pairs(const void *from, int64_t row, bool k_contiguous, int count, int
         for (int i = 0; i < 16; i++) {
           const bf16 *line = source + (j + i) * row + k;
           if (j + i >= count) rows[i] = vfloat<16>{};
-          else if (left == 32) memcpy(&rows[i], line, sizeof rows[i]);
+          else if (left == 32) __builtin_prefetch(line + 128), memcpy(&rows[i], line, sizeof rows[i]);
           else rows[i] = Slots::take(line, left);
         }
         transpose<16>(rows);
         const size_t keep = static_cast<size_t>(width - j < 16 ? width - j : 16);
         float *to = panel + k / 2 * width + j;
         for (int i = 0; i < (left + 1) / 2; i++, to += width) {
-          if (keep == 16) store<16>(to, rows[i]);
+          if (keep == 16 || width < 16) store<16>(to, rows[i]);
           else memcpy(to, &rows[i], sizeof(float) * keep);
         }
       }
@@ -45,6 +45,7 @@ void pack_pairs(const void *from, int64_t row, bool k_contiguous, int count, int
     const bool pair = k + 1 < num_k;
     int j = 0;
     for (; pair && j + 16 <= count; j += 16) {
+      __builtin_prefetch(source + 8 * row + j), __builtin_prefetch(source + 9 * row + j);
       vector_of<16>::H even, odd;
       memcpy(&even, source + j, sizeof even);
       memcpy(&odd, source + row + j, sizeof odd);

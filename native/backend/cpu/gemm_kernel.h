@@ -23,26 +23,32 @@ template <int W> ZS_INLINE void transpose(vfloat<W> (&rows)[W]) {
   }
 }
 
-// Source lines run along k: W lines at a time are transposed. Stores are W wide and run over into the next k's
-// slots, which are written after.
+// Source lines run along k: W lines at a time are transposed. In a panel narrower than W stores run over into the
+// next k's slots, which are written after.
 template <int W, class T>
 void pack_transposed(const T *source, int64_t row, int count, int64_t slots, int width, float *panel) {
+  constexpr int64_t ahead = 256 / sizeof(T);  // so many short streams escape the hardware's prefetcher
   for (int64_t k = 0; k < slots; k += W) {
     int64_t left = slots - k < W ? slots - k : W;
     for (int j = 0; j < width; j += W) {
       vfloat<W> rows[W];
       if (left == W && j + W <= count) {
 #pragma GCC unroll 16
-        for (int i = 0; i < W; i++) rows[i] = load<W>(source + (j + i) * row + k);
+        for (int i = 0; i < W; i++) {
+          const T *line = source + (j + i) * row + k;
+          __builtin_prefetch(line + ahead);
+          rows[i] = load<W>(line);
+        }
       } else {
         for (int i = 0; i < W; i++) {
-          rows[i] = j + i < count ? load_some<W>(source + (j + i) * row + k, left) : vfloat<W>{};
+          const T *line = source + (j + i) * row + k;
+          rows[i] = j + i >= count ? vfloat<W>{} : left == W ? load<W>(line) : load_some<W>(line, left);
         }
       }
       transpose<W>(rows);
       int keep = width - j < W ? width - j : W;
       for (int i = 0; i < left; i++) {
-        if (keep == W) {
+        if (keep == W || width < W) {
           store<W>(panel + (k + i) * width + j, rows[i]);
         } else {
           memcpy(panel + (k + i) * width + j, &rows[i], sizeof(float) * static_cast<size_t>(keep));
@@ -58,7 +64,9 @@ void pack(const void *from, int64_t row, bool k_contiguous, int count, int64_t n
   if (k_contiguous) return pack_transposed<W>(source, row, count, num_k, width, panel);
   for (int64_t k = 0; k < num_k; k++, source += row, panel += width) {
     int j = 0;
-    for (; j + W <= count; j += W) store<W>(panel + j, load<W>(source + j));
+    for (; j + W <= count; j += W) {
+      store<W>(panel + j, load<W>(source + j));
+    }
     for (; j < count; j++) panel[j] = to_float(source[j]);
     for (; j < width; j++) panel[j] = 0;
   }
@@ -156,13 +164,6 @@ void few_rows(int m, int64_t n, int64_t k, const float *x, const void *b, int64_
   if (m == M && trans_b) return few_dots<W, T, M>(n, k, x, matrix, b_row, sums, sums_row);
   if (m == M) return few_axpys<W, T, M>(n, k, x, matrix, b_row, sums, sums_row);
   if constexpr (M > 1) few_rows<W, T, M - 1>(m, n, k, x, b, b_row, trans_b, sums, sums_row);
-}
-
-template <int W, class T> ZS_INLINE vfloat<W> take(const T *p, int64_t n) {
-  return n == W ? load<W>(p) : load_some<W>(p, n);
-}
-template <int W, class T> ZS_INLINE void put(T *p, vfloat<W> v, int64_t n) {
-  n == W ? store<W>(p, v) : store_some<W>(p, v, n);
 }
 
 // Y: dtype of y, pre and pre_in; B: of the bias.

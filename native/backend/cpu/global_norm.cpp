@@ -4,6 +4,7 @@
 
 #include "../../ops/optimizer.h"
 #include "floats.h"
+#include "rows.h"
 
 namespace zs::cpu {
 namespace {
@@ -21,11 +22,7 @@ int32_t absmax(zs_call *call) {
   int32_t status = by_float(call, dtype_of(call, ABSMAX_X), [&]<class T>(T) {
     const T *x = data<T>(call, ABSMAX_X);
     parallel_for(call, count_of(call, ABSMAX_X), 65536, [&](int64_t begin, int64_t end) {
-      uint32_t here = 0;
-      for (int64_t i = begin; i < end; i++) {
-        const uint32_t bits = std::bit_cast<uint32_t>(to_float(x[i])) & 0x7fffffffu;
-        here = bits > here ? bits : here;
-      }
+      const uint32_t here = row_kernels().gradients[dtype_of(call, ABSMAX_X)].absmax(x + begin, end - begin);
       uint32_t known = top.load();
       while (here > known && !top.compare_exchange_weak(known, here)) {}
     });
@@ -47,12 +44,7 @@ int32_t sum_squares(zs_call *call) {
     const T *x = data<T>(call, SUM_SQUARES_X);
     parallel_for(call, count_of(call, SUM_SQUARES_X), 16384, [&](int64_t begin, int64_t end) {
       int64_t h = 0, l = 0;
-      for (int64_t i = begin; i < end; i++) {
-        const double value = to_float(x[i]) * scale, square = value * value;
-        const int64_t whole = static_cast<int64_t>(square);
-        h += whole;
-        l += static_cast<int64_t>((square - static_cast<double>(whole)) * 4194304.0 + 0.5);
-      }
+      row_kernels().gradients[dtype_of(call, SUM_SQUARES_X)].squares(x + begin, end - begin, scale, &h, &l);
       high += h;
       low += l;
     });

@@ -2,9 +2,6 @@
 // operations that IEEE rounds in one way, and no fused ones, so every width gives the same bits.
 // Normal values are within 2e-7 of float64 Box-Muller, relative to the radius.
 #pragma once
-#include <algorithm>
-#include <cmath>
-
 #include "rows.h"
 #include "vmath.h"
 
@@ -67,17 +64,6 @@ template <int W> ZS_INLINE void philox_blocks(uint64_t key, uint64_t block, uint
 template <int W> ZS_INLINE vfloat<W> vuniform(vword<W> word) {
   using I = typename vector_of<W>::I;
   return (__builtin_convertvector((I)(word >> 9), vfloat<W>) + 0.5f) * 0x1p-23f;
-}
-
-template <int W> ZS_INLINE vfloat<W> vsqrt(vfloat<W> x) {
-#if defined(__AVX512F__)
-  if constexpr (W == 16) return (vfloat<W>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
-#endif
-#if defined(__AVX2__)
-  if constexpr (W == 8) return (vfloat<W>)_mm256_sqrt_ps((__m256)x);
-#endif
-  for (int i = 0; i < W; i++) x[i] = std::sqrt(x[i]);
-  return x;
 }
 
 // ln x for normal x > 0: x = 2^e m with m in [sqrt(1/2), sqrt(2)), ln m = 2 atanh(s), s = (m - 1) / (m + 1) below 0.172.
@@ -144,7 +130,7 @@ template <int W, bool gauss> void draw(float *y, int64_t n, uint64_t seed, uint6
   constexpr int64_t size = 4 * W;
   float part[size];
   while (n > 0) {
-    const int64_t skip = static_cast<int64_t>(first & 3), count = std::min(n, size - skip);
+    const int64_t skip = static_cast<int64_t>(first & 3), count = n < size - skip ? n : size - skip;
     if (count == size) {
       blocks<W, gauss>(y, seed, site, first >> 2);
     } else {

@@ -3,6 +3,9 @@
 #include <cmath>
 
 #include "../../ops/elementwise.h"
+#include "draws_kernel.h"
+#include "norm_kernel.h"
+#include "gradient_kernel.h"
 #include "random_kernel.h"
 #include "rows.h"
 #include "vmath.h"
@@ -43,18 +46,6 @@ template <int W> float dot(const float *x, const float *y, int64_t n) {
   float result = sum<W>(total);
   for (; i < n; i++) result += x[i] * y[i];
   return result;
-}
-
-// Calls body(offset, how many) for each vector of n values; the last may be partial.
-template <int W, class Body> ZS_INLINE void vectors(int64_t n, Body body) {
-  int64_t i = 0;
-  for (; i + W <= n; i += W) body(i, W);
-  if (i < n) body(i, n - i);
-}
-template <int W, class T> ZS_INLINE vfloat<W> take(const T *p, int64_t n) { return n == W ? load<W>(p) : load_some<W>(p, n); }
-template <int W, class T> ZS_INLINE void put(T *p, vfloat<W> v, int64_t n) {
-  if (n == W) store<W>(p, v);
-  else store_some<W>(p, v, n);
 }
 
 template <int W, class T, class F> ZS_INLINE bool map(void *y, const void *x, int64_t n, F f) {
@@ -112,13 +103,17 @@ void swiglu_slope(void *dgate, void *dup, const void *dy, const void *gate, cons
 template <int W, class T> constexpr Activations activations() {
   return {value<W, T>, slope<W, T>, swiglu<W, T>, swiglu_slope<W, T>};
 }
+template <int W, class T> constexpr NormKernels norms() { return {norm_forward<W, T>, norm_backward<W, T>}; }
 template <int W> constexpr RowKernels row_table() {
   return {maximum<W>,
           exp_sum<W>,
           dot<W>,
           draw<W, false>,
           draw<W, true>,
-          {activations<W, float>(), activations<W, bf16>(), activations<W, f16>()}};
+          kept<W>,
+          {activations<W, float>(), activations<W, bf16>(), activations<W, f16>()},
+          {norms<W, float>(), norms<W, bf16>(), norms<W, f16>()},
+          {gradient_kernels<float>(), gradient_kernels<bf16>(), gradient_kernels<f16>()}};
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // a file built with wide instructions never lends its copy to one that must run without them.
 // Errors against float64: exp 8e-8 relative, tanh 3e-7; GELU, its slope and erfc 5e-7 of the larger of 1 and the value.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -86,6 +87,18 @@ template <int W, class T> ZS_INLINE void store_some(T *p, vfloat<W> v, int64_t n
   for (int64_t i = 0; i < n && i < W; i++) p[i] = part[i];
 }
 
+// Calls body(offset, how many) for each vector of n values; the last may be partial.
+template <int W, class Body> ZS_INLINE void vectors(int64_t n, Body body) {
+  int64_t i = 0;
+  for (; i + W <= n; i += W) body(i, W);
+  if (i < n) body(i, n - i);
+}
+template <int W, class T> ZS_INLINE vfloat<W> take(const T *p, int64_t n) { return n == W ? load<W>(p) : load_some<W>(p, n); }
+template <int W, class T> ZS_INLINE void put(T *p, vfloat<W> v, int64_t n) {
+  if (n == W) store<W>(p, v);
+  else store_some<W>(p, v, n);
+}
+
 // a0 b0 a1 b1 …: the lower halves of two vectors, and the upper ones.
 template <int W> struct Interleave;
 template <> struct Interleave<4> {
@@ -134,6 +147,16 @@ template <int W> ZS_INLINE vfloat<W> vfma(vfloat<W> a, vfloat<W> b, vfloat<W> c)
   if constexpr (W == 8) return (vfloat<W>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #endif
   return a * b + c;
+}
+template <int W> ZS_INLINE vfloat<W> vsqrt(vfloat<W> x) {
+#if defined(__AVX512F__)
+  if constexpr (W == 16) return (vfloat<W>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
+#endif
+#if defined(__AVX2__)
+  if constexpr (W == 8) return (vfloat<W>)_mm256_sqrt_ps((__m256)x);
+#endif
+  for (int i = 0; i < W; i++) x[i] = std::sqrt(x[i]);
+  return x;
 }
 template <int W> ZS_INLINE vfloat<W> vmax(vfloat<W> a, vfloat<W> b) { return a > b ? a : b; }
 template <int W> ZS_INLINE vfloat<W> vmin(vfloat<W> a, vfloat<W> b) { return a < b ? a : b; }

@@ -101,12 +101,13 @@ std::vector<int> PendingCall::missing() const {
   return missing;
 }
 
-Slot *make_slot(Arena &arena, int size) {
+Slot *make_slot(Job &job, const std::string &group, int size) {
+  Arena &arena = job.arena();
   const size_t staging = arena.named() ? kStagingNamed : kStaging;
   // The staging area comes last, so that the release of a slot is one range.
   const size_t slot = (Slot::bytes(size) + kPage - 1) / kPage * kPage;
   char *data = static_cast<char *>(arena.allocate(slot + staging));
-  if (!data) return nullptr;
+  if (!data) job.fail("OUT_OF_MEMORY", "[commGroup] the group of " + group + " " + arena.no_room(slot + staging));
   std::memset(data, 0, slot);  // the range may have been used before
   Slot *made = reinterpret_cast<Slot *>(data);
   made->staging = static_cast<uint64_t>(data + slot - arena.base());

@@ -1,0 +1,13 @@
+// The built library (dist/, what users run) with the types of the sources: what tsx makes of a source file is slower.
+
+const built = (path: string): Promise<any> => import(new URL(`../dist/${path}`, import.meta.url).href)
+
+export const { binding } = (await built('binding/native.js')) as typeof import('../lib/binding/native.js')
+export const { empty, runOp, tensor } = (await built('tensor/tensor.js')) as typeof import('../lib/tensor/tensor.js')
+export const { tidy, unscoped } = (await built('tensor/scope.js')) as typeof import('../lib/tensor/scope.js')
+export const { memory } = (await built('tensor/memory.js')) as typeof import('../lib/tensor/memory.js')
+export const ops = (await built('ops/index.js')) as typeof import('../lib/ops/index.js')
+export const { createModel } = (await built('nn/models/index.js')) as typeof import('../lib/nn/models/index.js')
+export const { initialize, joinWorld, leaveWorld } = (await built(
+  'engine/initialize.js',
+)) as typeof import('../lib/engine/initialize.js')
