@@ -34,6 +34,7 @@ export interface ColumnOptions {
 
 /** Options of a linear whose inputs are cut. */
 export interface RowOptions {
+  /** Indivisible units (heads); default: single inputs. */
   units?: number
   /** x is whole on every rank, not a column layer's output. */
   splitInput?: boolean
