@@ -18,6 +18,7 @@ import { Access, type GatheredOptions, gathered } from '../parallel/zero/access.
 import { type Offloadable, offloadables } from '../parallel/zero/unit.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import { type MemoryByCategory, memory } from '../tensor/memory.js'
+import { RunAhead } from '../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 
@@ -81,6 +82,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   /** Runs a phase of the step; a monitor's observer may put itself here. */
   observe: <T>(phase: 'forward' | 'backward' | 'step', work: () => T) => T = (_, work) => work()
   protected readonly lossSum: Tensor
+  protected readonly ahead = new RunAhead()
   protected numAccumulation: number
   #updates = 0
   #applied = false

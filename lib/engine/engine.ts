@@ -104,11 +104,16 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     this.#backwardDone = false
     if (!this.isGradientAccumulationBoundary) {
       this.#micro++
+      await this.ahead.queued()
       return undefined
     }
     const numMicro = this.#micro + 1
     this.#micro = 0
-    return this.observe('step', () => this.update(numMicro))
+    try {
+      return await this.observe('step', () => this.update(numMicro))
+    } finally {
+      await this.ahead.settled()
+    }
   }
 
   async trainBatch(next: (firstSample: number) => Args): Promise<StepResult> {
@@ -132,8 +137,9 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
       )
       for (const input of inputs) input.dispose()
       count++
-      await new Promise(setImmediate)
+      await this.ahead.queued()
     }
+    await this.ahead.settled()
     return count
   }
 }
