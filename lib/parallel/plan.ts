@@ -23,6 +23,7 @@ export interface PlanEntry {
 
 export type Plan = readonly PlanEntry[]
 
+/** How GPT-2 is cut over tensor ranks. */
 export const gpt2Plan: Plan = [
   { match: 'transformer.wte', as: 'vocabulary' },
   { match: 'transformer.h.*.attn', as: 'heads' },
@@ -33,6 +34,7 @@ export const gpt2Plan: Plan = [
   { match: 'lm_head', as: 'vocabulary' },
 ]
 
+/** How the Llama family is cut over tensor ranks. */
 export const llamaPlan: Plan = [
   { match: 'model.embed_tokens', as: 'vocabulary' },
   { match: 'model.layers.*.self_attn', as: 'heads' },

@@ -26,6 +26,12 @@ export interface Entered {
   pieces: GatheredPieces | undefined
 }
 
+/**
+ * The border of what is cut over the tensor ranks of a group: how activations come in and go out.
+ *
+ * @example
+ * new Region(ProcessGroup.single()).sequence // false
+ */
 export class Region {
   readonly chunks: number
   readonly #sequence: (() => boolean) | undefined
