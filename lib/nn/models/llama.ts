@@ -254,7 +254,13 @@ class Transformer extends Module {
   }
 }
 
-/** The Llama family with Hugging Face's names: RMS norm, rotary positions, grouped-query heads, SwiGLU. */
+/**
+ * The Llama family with Hugging Face's names: RMS norm, rotary positions, grouped-query heads, SwiGLU.
+ *
+ * @example
+ * const small = { hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2 }
+ * new Llama({ ...small, max_position_embeddings: 8, vocab_size: 32 }).vocabSize // 32
+ */
 export class Llama extends LanguageModel {
   readonly config: LlamaConfig
   readonly vocabSize: number
