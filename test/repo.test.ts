@@ -62,7 +62,7 @@ t.test('the one that may is the only one that does', async (t) => {
   only(/createRequire|node-gyp-build|process\.dlopen/, /^lib\/binding\/loader\.ts$/, 'load the addon')
   only(/loadAddon/, /^lib\/binding\//, 'ask for the addon')
   only(/process\.env\.|process\.env\[/, /^lib\/launch\/env\.ts$/, 'read environment variables')
-  only(/\brank\s*%|\.floor\(\s*[\w.]*\brank\s*\//i, /^lib\/parallel\/mesh\.ts$/, 'find a place in the mesh from a rank')
+  only(/\brank\s*%|\.floor\(\s*[\w.]*\brank\s*\//i, /^lib\/parallel\/(mesh|tensor\/cut)\.ts$/, 'find a place in the mesh from a rank')
   for (const path of library.filter((path) => path.startsWith('lib/nn/models/')))
     t.notOk(
       importsOf(path).some((target) => partOf(target) === 'parallel'),
@@ -98,6 +98,8 @@ const elsewhere: Record<string, [reference: string, test: string] | string> = {
   layerNorm: ['norm', "'layerNorm'"],
   rmsNorm: ['norm', "'rmsNorm'"],
   classifier: ['crossEntropy', "'crossEntropy'"],
+  classifierPart: ['crossEntropy', '`classifier in parts'],
+  classifierMerge: ['crossEntropy', '`classifier in parts'],
   embedding: ['rows', "'embedding'"],
   gather: ['rows', "'gather'"],
   scatterAdd: ['rows', "'gather'"], // the backward of gather
@@ -106,7 +108,7 @@ const elsewhere: Record<string, [reference: string, test: string] | string> = {
   attention: ['attention', '`attention '],
   softmax: ['softmax', "'softmax'"],
   randomFill: 'test/native/random_test.cpp: against the definition in float64, for every width of vectors',
-  dropout: 'test/native/random_test.cpp has its draws; 1, 2 and 4 ranks must draw alike in test/ranks/data-parallel',
+  dropout: ['dropoutFactor', 'dropoutFactor'],
   adamw: ['updates', "'AdamW'"],
   sgd: ['updates', "'SGD'"],
   adagrad: ['updates', "'Adagrad'"],

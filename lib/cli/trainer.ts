@@ -54,24 +54,31 @@ interface Run {
 /** Trains to the configured number of steps. Collective. */
 export async function trainRank(world: World, options: TrainOptions, interruption: Interruption): Promise<Outcome> {
   let run: Run | undefined
+  let outcome: Outcome
   try {
     run = await prepare(world, options, interruption)
-    return await loop(run)
+    outcome = await loop(run)
   } catch (error) {
     failWorld(world, error)
+    if (run) await end(run).catch(() => {}) // the first error counts
     throw error
-  } finally {
-    await run?.observer.close()
-    run?.metrics?.close()
-    run?.data.close()
-    await run?.engine.close()
   }
+  await end(run)
+  return outcome
+}
+
+async function end(run: Run): Promise<void> {
+  await run.observer.close()
+  run.metrics?.close()
+  run.data.close()
+  await run.engine.close()
 }
 
 async function prepare(world: World, options: TrainOptions, interruption: Interruption): Promise<Run> {
   const { config, output } = options
   const { rank } = world.group
   const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
+  const model = createModel(config.model.config as Record<string, unknown>)
   const tokenizer = await loadTokenizer(config.data.tokenizer)
   const sources = {
     files: config.data.train,
@@ -90,7 +97,6 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
   await world.group.barrier()
   interruption.allDefer = true
   const data = await openDataset(sources)
-  const model = createModel(config.model.config as Record<string, unknown>)
   checkVocabulary(data.maxToken, model.vocabSize, tokenizer.name)
   const engine = makeEngine(model, config, world)
   for (const hint of config.hints) progress.say(`note: ${hint}`)

@@ -132,7 +132,8 @@ function ended({ rank, child, lastLines }: Rank, passedOn: ReadonlySet<NodeJS.Si
       reject(new ZeroshardError('IO', `rank ${rank} could not be started: ${cause.message}`, { cause })),
     )
     const end = (status: number | null, signal: NodeJS.Signals | null): void => {
-      if (signal && passedOn.has(signal)) done({ status: INTERRUPTED, failedRank: rank, signal })
+      const interrupted = signal ? passedOn.has(signal) : passedOn.size > 0 && status === INTERRUPTED
+      if (interrupted) done({ status: INTERRUPTED, failedRank: rank, ...(signal && { signal }) })
       else if (signal) {
         const message = `rank ${rank} was killed by ${signal}${signal === 'SIGKILL' ? ' (out of memory?)' : ''}`
         done({ status: 1, failedRank: rank, signal, message, lastLines })
@@ -142,8 +143,13 @@ function ended({ rank, child, lastLines }: Rank, passedOn: ReadonlySet<NodeJS.Si
       }
     }
     child.once('close', end)
-    // A process that the rank left behind may hold its output open.
-    child.once('exit', (status, signal) => setTimeout(end, LATE_OUTPUT, status, signal).unref())
+    // A process that the rank left behind may hold its output open: then it is let go of.
+    child.once('exit', () => {
+      const letGo = (): void => {
+        for (const stream of [child.stdout, child.stderr]) stream?.destroy()
+      }
+      setTimeout(letGo, LATE_OUTPUT).unref()
+    })
   })
 }
 

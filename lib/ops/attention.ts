@@ -6,6 +6,7 @@ import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
 import { checkProbability, drawsAt, randomState, type SequencePart } from './random.js'
 
+/** Options of `attention`. */
 export interface AttentionOptions {
   numHeads: number
   numKeyValueHeads?: number

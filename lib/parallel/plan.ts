@@ -6,6 +6,7 @@ import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
 import { Parameter } from '../nn/parameter.js'
 
+/** How layers of some paths are cut. */
 export interface PlanEntry {
   /** Path of a module, or of a parameter of it: `*` is one name, `**` any number, `{a,b}` either; or a RegExp. */
   match: string | RegExp
@@ -21,8 +22,10 @@ export interface PlanEntry {
   heads?: 'numHeads' | 'numKeyValueHeads'
 }
 
+/** How the layers of a model are cut. */
 export type Plan = readonly PlanEntry[]
 
+/** How GPT-2 is cut over tensor ranks. */
 export const gpt2Plan: Plan = [
   { match: 'transformer.wte', as: 'vocabulary' },
   { match: 'transformer.h.*.attn', as: 'heads' },
@@ -33,6 +36,7 @@ export const gpt2Plan: Plan = [
   { match: 'lm_head', as: 'vocabulary' },
 ]
 
+/** How the Llama family is cut over tensor ranks. */
 export const llamaPlan: Plan = [
   { match: 'model.embed_tokens', as: 'vocabulary' },
   { match: 'model.layers.*.self_attn', as: 'heads' },

@@ -31,7 +31,7 @@ export class Workspace {
   readonly folder = mkdtempSync(join(tmpdir(), 'zeroshard-test-'))
   #runs = 0
 
-  /** Removed with the test; the folder must then be the only thing left. */
+  /** Removed with the test. */
   constructor(t: Test) {
     t.teardown(() => rmSync(this.folder, { recursive: true, force: true }))
   }
@@ -113,6 +113,14 @@ export class Workspace {
   /** `zeroshard launch` of a script in test/ranks/scripts. */
   launch(script: string, args: string[], ranks: number, env?: NodeJS.ProcessEnv): Promise<Omit<Outcome, 'steps'>> {
     return this.start(['launch', '--nproc', String(ranks), join(root, 'test/ranks/scripts', script), ...args], env).done
+  }
+
+  /** What failed runs of `train()` left: processes, and files that were not there before them. */
+  remains(): string[] {
+    const files = readdirSync(this.folder, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && entry.parentPath !== this.folder)
+      .map((entry) => join(entry.parentPath, entry.name))
+    return [...processesOf(this.folder).map((pid) => `process ${pid}`), ...files]
   }
 
   steps(metrics: string): Row[] {

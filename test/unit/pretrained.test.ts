@@ -8,6 +8,7 @@ import { binding } from '../../lib/binding/native.js'
 import { loadPretrained, PretrainedWeights } from '../../lib/checkpoint/pretrained.js'
 import { SafetensorsFile } from '../../lib/checkpoint/safetensors.js'
 import { createModel } from '../../lib/nn/models/index.js'
+import { MemoryFlat } from '../../lib/parallel/zero/flat.js'
 import { layoutUnits } from '../../lib/parallel/zero/layout.js'
 import { type DType, empty } from '../../lib/tensor/tensor.js'
 import { alive } from '../helpers/compare.js'
@@ -102,14 +103,14 @@ async function check(t: Test, folder: string, config: object, name: string, rank
         layout,
         start: rank * layout.shardSize,
         end: (rank + 1) * layout.shardSize,
-        master: empty([layout.shardSize], { zero: true }),
+        master: new MemoryFlat(empty([layout.shardSize], { zero: true })),
       }))
       let refreshed = 0
       await loadPretrained(folder, model, { units, refresh: () => void refreshed++ })
       t.equal(refreshed, 1)
       for (const [index, { master, start }] of units.entries()) {
-        whole[index]?.set((await master.data()) as Float32Array, start)
-        master.dispose()
+        whole[index]?.set((await master.resident.data()) as Float32Array, start)
+        master.resident.dispose()
       }
     }
   } finally {
@@ -269,10 +270,10 @@ t.test('half floats of every kind are read as they are', async (t) => {
   })
   const model = createModel(gpt2)
   const weights = await PretrainedWeights.open(folder.path, model)
-  const target = empty([90])
+  const target = new MemoryFlat(empty([90]))
   await weights.copy('transformer.wte.weight', 0, 88, target, 1)
   const expected = [0, 2 ** -24, 1023 * 2 ** -24, 2 ** -14, 65504, -(2 ** -24), -Infinity, 1]
-  t.strictSame([...(await target.data())].slice(1, 9), expected)
-  target.dispose()
+  t.strictSame([...(await target.resident.data())].slice(1, 9), expected)
+  target.resident.dispose()
   await weights.close()
 })

@@ -2,6 +2,7 @@
 
 import { ZeroshardError } from '../../binding/errors.js'
 
+/** How a token is drawn from its scores. */
 export interface SamplingOptions {
   /** 0: always the likeliest token. */
   temperature: number

@@ -13,6 +13,7 @@ import { type Range, unevenPart, vocabularyRange } from './cut.js'
 import { cutParameter } from './linear.js'
 import { Region } from './region.js'
 
+/** A classifier whose vocabulary is cut over tensor ranks. */
 export class VocabParallelHead extends Module {
   /** This rank's rows of (V, C). */
   readonly weight: Parameter

@@ -11,6 +11,7 @@ import { gathered, identity, reduceScattered } from '../collectives.js'
 import type { ProcessGroup } from '../group.js'
 import { GatheredPieces } from '../sequence/gathered.js'
 
+/** Options of a region. */
 export interface RegionOptions {
   /** Where given, activations outside are cut along the sequence (dim 1) whenever it says so. */
   sequence?: (() => boolean) | undefined
@@ -26,6 +27,7 @@ export interface Entered {
   pieces: GatheredPieces | undefined
 }
 
+/** Where tensor parallelism begins and ends: what enters and leaves is whole, or cut along the sequence. */
 export class Region {
   readonly chunks: number
   readonly #sequence: (() => boolean) | undefined
