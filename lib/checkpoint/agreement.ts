@@ -10,10 +10,15 @@ export type Ranks = Pick<Exchange, 'rank' | 'worldSize' | 'exchange'>
 /** This process by itself. */
 export const alone: Ranks = { rank: 0, worldSize: 1, exchange: async (_, value) => [value] }
 
+/** What a rank says of its part: nothing yet, its value, or how it failed. */
 interface Told<T> {
+  busy?: true
   value?: T
   failure?: { code: ErrorCode; message: string }
 }
+
+/** Milliseconds after which a rank says that it is still at work: far below the time that ranks are waited for. */
+const PATIENCE = 1000
 
 let numAgreements = 0
 
@@ -34,30 +39,39 @@ export class Agreement {
 
   /** Every rank does its part; → what each has to tell (as JSON). Where one fails, all throw the first failure. */
   async all<T>(step: string, work: () => Promise<T>): Promise<T[]> {
-    const { rank, worldSize } = this.ranks
-    let own: unknown
-    const told: Told<T> = await work().then(
-      (value) => ({ value }),
+    let own: Told<T> = { busy: true }
+    let cause: unknown
+    const over = work().then(
+      (value) => {
+        own = { value }
+      },
       (error: unknown) => {
-        own = error
-        return { failure: failureOf(error) }
+        cause = error
+        own = { failure: failureOf(error) }
       },
     )
-    if (worldSize === 1) {
-      if (told.failure) throw own instanceof ZeroshardError ? own : errorOf(told.failure, own)
-      return [told.value as T]
+    for (let round = 0; ; round++) {
+      await withPatience(over)
+      const all = await this.#exchange(`${step} ${round}`, own)
+      const failed = all.findIndex(({ failure }) => failure)
+      if (failed >= 0) {
+        await over // what it writes to is free again
+        throw this.#errorOf(all[failed]?.failure as Failure, failed, cause)
+      }
+      if (!all.some(({ busy }) => busy)) return all.map(({ value }) => value as T)
     }
-    const all = (await this.ranks.exchange(`${this.#name} ${step}`, JSON.stringify(told))).map(
-      (text) => JSON.parse(text) as Told<T>,
-    )
-    const failed = all.findIndex(({ failure }) => failure)
-    const failure = all[failed]?.failure
-    if (failure) {
-      // what is wrong with a checkpoint is so for all
-      const where = failure.code === 'CHECKPOINT' ? '' : `rank ${failed}: `
-      throw errorOf({ ...failure, message: where + failure.message }, failed === rank ? own : undefined)
-    }
-    return all.map(({ value }) => value as T)
+  }
+
+  async #exchange<T>(key: string, told: Told<T>): Promise<Told<T>[]> {
+    const all = await this.ranks.exchange(`${this.#name} ${key}`, JSON.stringify(told))
+    return all.map((text) => JSON.parse(text) as Told<T>)
+  }
+
+  /** Of the rank that failed: its own error as the cause. What is wrong with a checkpoint is so for all. */
+  #errorOf({ code, message }: Failure, failed: number, cause: unknown): ZeroshardError {
+    const { rank, worldSize } = this.ranks
+    const where = worldSize === 1 || code === 'CHECKPOINT' ? '' : `rank ${failed}: `
+    return new ZeroshardError(code, where + message, failed === rank ? { cause } : undefined)
   }
 
   /** Rank 0 does it; all get what it says, or throw what it threw. */
@@ -67,11 +81,21 @@ export class Agreement {
   }
 }
 
-function failureOf(error: unknown): { code: ErrorCode; message: string } {
+type Failure = NonNullable<Told<never>['failure']>
+
+function failureOf(error: unknown): Failure {
   if (error instanceof ZeroshardError) return { code: error.code, message: error.message }
   const { code, message = String(error) } = error as NodeJS.ErrnoException
   return { code: code === undefined ? 'INTERNAL' : 'IO', message }
 }
 
-const errorOf = ({ code, message }: { code: ErrorCode; message: string }, cause: unknown): ZeroshardError =>
-  new ZeroshardError(code, message, { cause })
+async function withPatience(over: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  await Promise.race([
+    over,
+    new Promise((done) => {
+      timer = setTimeout(done, PATIENCE)
+    }),
+  ])
+  clearTimeout(timer)
+}

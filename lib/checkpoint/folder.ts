@@ -103,12 +103,10 @@ export async function commitSave(folder: string, temporary: string, step: number
   return final
 }
 
-/** Out of sight first: a checkpoint that is half removed is none. What `latest` names stays. */
+/** Out of sight first: a checkpoint that is half removed is none. The newest is what `latest` names. */
 async function removeOldest(folder: string, step: number, retain: number): Promise<void> {
-  const latest = await latestOf(folder)
   const kept = (await listCheckpoints(folder)).filter((name) => (stepOf(name) as number) <= step)
   for (const name of kept.slice(retain)) {
-    if (name === latest) continue
     const gone = join(folder, GONE + name)
     await rename(join(folder, name), gone)
     await rm(gone, { recursive: true, force: true })

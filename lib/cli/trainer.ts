@@ -54,18 +54,24 @@ interface Run {
 /** Trains to the configured number of steps. Collective. */
 export async function trainRank(world: World, options: TrainOptions, interruption: Interruption): Promise<Outcome> {
   let run: Run | undefined
+  let outcome: Outcome
   try {
     run = await prepare(world, options, interruption)
-    return await loop(run)
+    outcome = await loop(run)
   } catch (error) {
     failWorld(world, error)
+    if (run) await end(run).catch(() => {}) // the first error counts
     throw error
-  } finally {
-    await run?.observer.close()
-    run?.metrics?.close()
-    run?.data.close()
-    await run?.engine.close()
   }
+  await end(run)
+  return outcome
+}
+
+async function end(run: Run): Promise<void> {
+  await run.observer.close()
+  run.metrics?.close()
+  run.data.close()
+  await run.engine.close()
 }
 
 async function prepare(world: World, options: TrainOptions, interruption: Interruption): Promise<Run> {

@@ -216,7 +216,18 @@ function applyRecompute(model: Module, config: Config): void {
  * object, a path, or urlsafe base64 of JSON.
  *
  * @example
+ * class Mlp extends nn.Module {
+ *   readonly up = new nn.Linear(256, 1024) // a declaration: no memory until initialize()
+ *   readonly down = new nn.Linear(1024, 256)
+ *   forward(x: Tensor): Tensor {
+ *     return this.down.forward(ops.gelu(this.up.forward(x)))
+ *   }
+ * }
  * const engine = await initialize({ model: new Mlp(), config: 'ds_config.json' })
+ * const x = tensor(new Float32Array(512), [2, 256])
+ * engine.backward(ops.meanSquaredError(engine.forward(x), x))
+ * await engine.step()
+ * await engine.close()
  */
 export async function initialize<Args extends Tensor[]>(options: {
   model: Trainable<Args>

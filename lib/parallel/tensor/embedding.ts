@@ -11,7 +11,13 @@ import { vocabularyRange } from './cut.js'
 import { cutParameter } from './linear.js'
 import { Region } from './region.js'
 
-/** ids i32 (B, T) → (B, T, C), replicated or this rank's part of the sequence. */
+/**
+ * ids i32 (B, T) → (B, T, C), replicated or this rank's part of the sequence.
+ *
+ * @example
+ * const table = new VocabParallelEmbedding(new nn.Embedding(8, 4), Mesh.single().group('tp'))
+ * table.first // 0
+ */
 export class VocabParallelEmbedding extends Module {
   readonly weight: Parameter
   readonly region: Region

@@ -34,6 +34,7 @@ export interface ColumnOptions {
 
 /** Options of a linear whose inputs are cut. */
 export interface RowOptions {
+  /** Indivisible units (heads); default: single inputs. */
   units?: number
   /** x is whole on every rank, not a column layer's output. */
   splitInput?: boolean
@@ -63,7 +64,9 @@ export function markCopies(parameter: Parameter, group: ProcessGroup, { first, c
 /**
  * x (…, in), replicated or a sequence shard → this rank's outputs (…, out / ranks).
  *
- * @example const up = new ColumnParallelLinear(new nn.Linear(256, 1024), mesh.group('tp'))
+ * @example
+ * const up = new ColumnParallelLinear(new nn.Linear(256, 1024), Mesh.single().group('tp'))
+ * up.weight.shape // [1024, 256]
  */
 export class ColumnParallelLinear extends Module {
   readonly weight: Parameter
@@ -129,7 +132,9 @@ function gatheredLinear({ whole, pieces }: Entered, weight: Tensor, bias: Tensor
 /**
  * This rank's inputs (…, in / ranks) → the sum over the ranks (…, out), replicated or a sequence shard.
  *
- * @example const down = new RowParallelLinear(new nn.Linear(1024, 256), mesh.group('tp'))
+ * @example
+ * const down = new RowParallelLinear(new nn.Linear(1024, 256), Mesh.single().group('tp'))
+ * down.weight.shape // [256, 1024]
  */
 export class RowParallelLinear extends Module {
   readonly weight: Parameter
