@@ -6,6 +6,7 @@ import { type Tensor, tensor } from '../tensor/tensor.js'
 import { backwardFrom, recomputeState } from './functions.js'
 import { noGrad, record } from './tape.js'
 
+/** How closely gradCheck looks. */
 export interface GradientCheckOptions {
   /** Step of the differences; default 0.02, which suits f32 values around 1. */
   eps?: number
@@ -13,6 +14,7 @@ export interface GradientCheckOptions {
   tolerance?: number
 }
 
+/** What gradCheck found, where everything agrees. */
 export interface GradientCheck {
   /** The largest difference found, in units of `tolerance`'s scale. */
   worst: number

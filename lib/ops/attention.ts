@@ -6,6 +6,7 @@ import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
 import { checkProbability, drawsAt, randomState, type SequencePart } from './random.js'
 
+/** Heads, mask, scale and dropout of an attention. */
 export interface AttentionOptions {
   numHeads: number
   numKeyValueHeads?: number

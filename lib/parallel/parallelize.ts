@@ -15,6 +15,7 @@ import { VocabParallelHead } from './tensor/head.js'
 import { ColumnParallelLinear, RowParallelLinear } from './tensor/linear.js'
 import { Region } from './tensor/region.js'
 
+/** What parallelize() does besides cutting layers. */
 export interface ParallelizeOptions {
   /** Norms, dropout and residuals on a part of the sequence each. */
   sequence?: boolean

@@ -6,6 +6,7 @@ import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
 import { Parameter } from '../nn/parameter.js'
 
+/** What becomes of the modules that a pattern matches. */
 export interface PlanEntry {
   /** Path of a module, or of a parameter of it: `*` is one name, `**` any number, `{a,b}` either; or a RegExp. */
   match: string | RegExp
@@ -21,6 +22,7 @@ export interface PlanEntry {
   heads?: 'numHeads' | 'numKeyValueHeads'
 }
 
+/** How a model is cut over tensor ranks; an entry matches something, and no module is matched twice. */
 export type Plan = readonly PlanEntry[]
 
 /** How GPT-2 is cut over tensor ranks. */

@@ -2,6 +2,7 @@
 
 import { ZeroshardError } from '../../binding/errors.js'
 
+/** How a token is chosen among the scores. */
 export interface SamplingOptions {
   /** 0: always the likeliest token. */
   temperature: number

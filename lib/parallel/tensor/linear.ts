@@ -20,6 +20,7 @@ import { ShardBlocks } from '../sequence/pieces.js'
 import { type Deal, deal, partRanges, type Range, unevenPart } from './cut.js'
 import { type Entered, Region } from './region.js'
 
+/** What a column-parallel layer cuts, and what becomes of its output. */
 export interface ColumnOptions {
   /** The output is so many equal matrices side by side (q, k, v), each of which is cut. */
   parts?: number
@@ -31,6 +32,7 @@ export interface ColumnOptions {
   gatherOutput?: boolean
 }
 
+/** What a row-parallel layer cuts, and what its input is. */
 export interface RowOptions {
   units?: number
   /** x is whole on every rank, not a column layer's output. */

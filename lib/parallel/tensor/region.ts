@@ -11,6 +11,7 @@ import { gathered, identity, reduceScattered } from '../collectives.js'
 import type { ProcessGroup } from '../group.js'
 import { GatheredPieces } from '../sequence/gathered.js'
 
+/** How activations come into a region. */
 export interface RegionOptions {
   /** Where given, activations outside are cut along the sequence (dim 1) whenever it says so. */
   sequence?: (() => boolean) | undefined
