@@ -126,6 +126,8 @@ export function makeEngine<Args extends Tensor[]>(
   parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
+  const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
+  if (optimizer.needsWholeParameters) checkUncut(model, optimizer.type, tp)
   const offload = offloadOf(config)
   const zero = new Zero(model, {
     stage,
@@ -133,7 +135,7 @@ export function makeEngine<Args extends Tensor[]>(
     world: mesh.world,
     seed: config.train.seed,
     dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
-    optimizer: makeOptimizer({ type: config.optimizer.type, params: { ...params } }),
+    optimizer,
     ...hyperGroups(model, params, parameterGroups),
     overlap: zeroConfig.overlap_comm ?? true,
     average: config.gradient_allreduce_op === 'mean',
@@ -160,6 +162,16 @@ export function makeEngine<Args extends Tensor[]>(
     onClose: () => leaveWorld(world),
   }
   return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
+}
+
+/** Norms and matrices of parameters that are cut over tensor ranks would depend on the cut. */
+function checkUncut(model: Module, type: string, tp: number): void {
+  const cut = model.parameters().find(({ slice }) => slice)
+  if (cut)
+    throw new ZeroshardError(
+      'CONFIG',
+      `optimizer.type ${type} looks at whole parameters, but '${cut.name}' is cut over mesh.tensor ${tp} ranks; use AdamW, SGD, Adagrad or Lion, or mesh.tensor 1`,
+    )
 }
 
 const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const
