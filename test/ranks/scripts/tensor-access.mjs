@@ -53,4 +53,5 @@ for (const name of engine.access.names()) {
 }
 await engine.step()
 await engine.close()
+model.dispose() // its table of rotations
 if (rank === 0) console.log(JSON.stringify({ told, tensors: memory.stats().tensors }))
