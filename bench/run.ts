@@ -1,5 +1,6 @@
 // `npm run bench [-- NAME…]`: runs the benchmarks (all, or those whose file or folder is named), prints tables and
-// writes bench/results. Builds first is the caller's business: it measures dist/ and the addon as they are.
+// writes bench/results. It measures dist/ and the addon as they are: build first. PyTorch is measured beside ours where
+// `python3` (or ZEROSHARD_BENCH_PYTHON) has it.
 
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
