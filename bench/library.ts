@@ -7,6 +7,7 @@ export const { empty, runOp, tensor } = (await built('tensor/tensor.js')) as typ
 export const { tidy, unscoped } = (await built('tensor/scope.js')) as typeof import('../lib/tensor/scope.js')
 export const { memory } = (await built('tensor/memory.js')) as typeof import('../lib/tensor/memory.js')
 export const ops = (await built('ops/index.js')) as typeof import('../lib/ops/index.js')
+export const nn = (await built('nn/index.js')) as typeof import('../lib/nn/index.js')
 export const { createModel } = (await built('nn/models/index.js')) as typeof import('../lib/nn/models/index.js')
 export const { initialize, joinWorld, leaveWorld } = (await built(
   'engine/initialize.js',

@@ -4,62 +4,24 @@
 import { ZeroshardError } from '../binding/errors.js'
 import { tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { type BackwardContext, type BackwardRule, type Edge, TapeNode } from './node.js'
 
-/** What a gradient rule may use. */
-export interface BackwardContext {
-  /** True where input `index` wants a gradient. */
-  needs(index: number): boolean
-  /** The f32 gradient buffer of input `index` where that is a leaf: a rule may add to it directly and return undefined. */
-  sink(index: number): Tensor | undefined
-}
+export type { BackwardContext, BackwardRule } from './node.js'
 
-/** Gradients of the inputs, given those of the outputs (undefined: not used). Returned tensors belong to the tape. */
-export type BackwardRule = (
-  gradients: readonly (Tensor | undefined)[],
-  context: BackwardContext,
-) => readonly (Tensor | undefined)[]
-
-interface Edge {
-  node: TapeNode
-  output: number
-}
-
-class TapeNode {
-  readonly sequence = nextSequence++
-  readonly edges: (Edge | Tensor | undefined)[]
-  consumed = false
-
-  constructor(
-    readonly op: string,
-    inputs: readonly Tensor[],
-    readonly outputShapes: readonly Tensor[],
-    readonly saved: readonly Tensor[],
-    readonly rule: BackwardRule,
-    /** Leaves that a recomputed part will use, with the number of uses. */
-    readonly leafUses: ReadonlyMap<Tensor, number> | undefined,
-  ) {
-    this.edges = inputs.map((input) => {
-      if (!input.requiresGrad) return undefined
-      return input.producer ? { node: input.producer as TapeNode, output: input.outputIndex } : input
-    })
-    for (const tensor of saved) tensor.hold()
-  }
-
-  release(): void {
-    if (this.consumed) return
-    this.consumed = true
-    for (const tensor of this.saved) tensor.unhold()
-  }
-}
-
-let nextSequence = 1
 let enabled = true
 /** While a part runs that will be recomputed: which leaves it uses. */
 let leafCollector: Map<Tensor, number> | undefined
-/** While such a part is recomputed in backward: the outer pass, whose use counts go on. */
-let outerPass: BackwardPass | undefined
+/** The innermost backward that runs: while a part is recomputed, that part's. */
+let currentPass: BackwardPass | undefined
 
-/** Runs `fn` without recording. */
+/**
+ * Runs `fn` without recording.
+ *
+ * @example
+ * const x = tensor([3])
+ * x.requiresGrad = true
+ * noGrad(() => ops.square(x)).requiresGrad // false
+ */
 export function noGrad<T>(fn: () => T): T {
   const before = enabled
   enabled = false
@@ -82,6 +44,9 @@ export function withGrad<T>(fn: () => T): T {
 }
 
 export const isRecording = (): boolean => enabled
+
+/** True inside backward, where a part that is recomputed runs forward once more. */
+export const inBackward = (): boolean => currentPass !== undefined
 
 /** True where an operation on these inputs will be recorded: it should save what its backward needs. */
 export function willRecord(inputs: readonly (Tensor | undefined)[]): boolean {
@@ -118,11 +83,10 @@ export function record(
     }
   }
   if (!willRecord(inputs) && !(enabled && leafUses?.size)) return
-  const absent = { requiresGrad: false } as Tensor
   const node = new TapeNode(
     op,
-    inputs.map((input) => input ?? absent),
-    outputs.map(shapeOnly),
+    inputs,
+    outputs.map(({ shape, dtype }) => ({ shape, dtype })),
     saved.filter((tensor) => tensor !== undefined),
     rule,
     leafUses,
@@ -134,17 +98,42 @@ export function record(
   })
 }
 
-const shapeOnly = (tensor: Tensor): Tensor => ({ shape: tensor.shape, dtype: tensor.dtype }) as Tensor
+/** What a backward left for later: the gradients of leaves that only their sinks wait for. */
+export class PostponedWork {
+  readonly #entries: { uses: readonly Tensor[]; work: () => void; done: () => void }[] = []
+
+  add(uses: readonly Tensor[], work: () => void, done: () => void): void {
+    for (const tensor of uses) tensor.hold()
+    this.#entries.push({ uses, work, done })
+  }
+
+  /** Does it, in the order in which it was left. */
+  run(): void {
+    for (const { uses, work, done } of this.#entries.splice(0)) {
+      tidy(() => noGrad(work))
+      for (const tensor of uses) tensor.unhold()
+      done()
+    }
+  }
+
+  /** Frees what it holds, undone. */
+  drop(): void {
+    for (const { uses } of this.#entries.splice(0)) for (const tensor of uses) tensor.unhold()
+  }
+}
 
 class BackwardPass {
   readonly gradients = new Map<TapeNode, (Tensor | undefined)[]>()
   readonly uses: Map<Tensor, number>
+  readonly postponed: PostponedWork | undefined
 
   constructor(
     outer: BackwardPass | undefined,
     readonly nodes: readonly TapeNode[],
+    postponed: PostponedWork | undefined,
   ) {
     this.uses = outer?.uses ?? new Map()
+    this.postponed = outer ? outer.postponed : postponed
     if (outer) return
     for (const node of nodes) {
       for (const edge of node.edges) if (edge && !('node' in edge)) this.#use(edge, 1)
@@ -159,13 +148,26 @@ class BackwardPass {
   /** Adds one gradient to what is known of an output. Takes over the caller's hold on `gradient`. */
   add(edge: Edge, gradient: Tensor): void {
     let slots = this.gradients.get(edge.node)
-    if (!slots) this.gradients.set(edge.node, (slots = new Array(edge.node.outputShapes.length).fill(undefined)))
+    if (!slots) this.gradients.set(edge.node, (slots = new Array(edge.node.outputs.length).fill(undefined)))
     const known = slots[edge.output]
     slots[edge.output] = known ? addGradients(known, gradient) : gradient
   }
 
-  leafDone(leaf: Tensor): void {
-    const left = (this.uses.get(leaf) ?? 1) - 1
+  /** What is known of a node's outputs; the holds go to the caller. */
+  take(node: TapeNode): (Tensor | undefined)[] {
+    const slots = this.gradients.get(node) ?? []
+    this.gradients.delete(node)
+    return slots
+  }
+
+  /** Gives back what a pass that ended early has left. */
+  drop(): void {
+    for (const slots of this.gradients.values()) for (const gradient of slots) gradient?.drop()
+    this.gradients.clear()
+  }
+
+  leafDone(leaf: Tensor, count = 1): void {
+    const left = (this.uses.get(leaf) ?? count) - count
     this.uses.set(leaf, left)
     if (left === 0) leaf.onGradient?.()
   }
@@ -198,12 +200,20 @@ function addToLeaf(leaf: Tensor, gradient: Tensor): void {
   wide.dispose()
 }
 
-/** Gradients of all leaves that `roots` depend on, added to their `grad`. Frees the graph. */
-export function backward(roots: readonly Tensor[], rootGradients: readonly Tensor[]): void {
+/**
+ * Gradients of all leaves that `roots` depend on, added to their `grad`. Frees the graph, also where a rule throws.
+ * `recomputed`: the roots are a part of the pass that runs now, computed again; its counts of uses go on.
+ * `postponed`: gets the weight gradients that nothing else waits for.
+ */
+export function backward(
+  roots: readonly Tensor[],
+  rootGradients: readonly Tensor[],
+  { recomputed = false, postponed }: { recomputed?: boolean; postponed?: PostponedWork | undefined } = {},
+): void {
   const nodes = collect(roots)
-  const outer = outerPass
-  const pass = new BackwardPass(outer, nodes)
-  outerPass = pass
+  const outer = currentPass
+  const pass = new BackwardPass(recomputed ? outer : undefined, nodes, postponed)
+  currentPass = pass
   try {
     tidy(() =>
       noGrad(() => {
@@ -215,7 +225,8 @@ export function backward(roots: readonly Tensor[], rootGradients: readonly Tenso
       }),
     )
   } finally {
-    outerPass = outer
+    currentPass = outer
+    pass.drop()
     for (const node of nodes) node.release()
   }
 }
@@ -239,27 +250,53 @@ function collect(roots: readonly Tensor[]): TapeNode[] {
 }
 
 function step(node: TapeNode, pass: BackwardPass): void {
-  const incoming = pass.gradients.get(node) ?? []
-  const context: BackwardContext = {
-    needs: (index) => node.edges[index] !== undefined,
-    sink: (index) => {
-      const edge = node.edges[index]
-      return edge && !('node' in edge) ? gradientOf(edge) : undefined
-    },
-  }
-  const results = incoming.some(Boolean) || node.leafUses ? tidy(() => node.rule(incoming, context)) : []
-  for (const gradient of results) gradient?.hold()
-  node.edges.forEach((edge, index) => {
-    const gradient = results[index]
-    if (edge && 'node' in edge) {
-      if (gradient) pass.add(edge, gradient)
-      return
+  const incoming = pass.take(node)
+  const pending: (Tensor | undefined)[] = []
+  const later = new Set<number>()
+  try {
+    if (incoming.some(Boolean)) {
+      const context: BackwardContext = {
+        needs: (index) => node.edges[index] !== undefined,
+        sink: (index) => {
+          const edge = node.edges[index]
+          return edge && !('node' in edge) ? gradientOf(edge) : undefined
+        },
+        postpone: (index, uses, work) => {
+          const edge = node.edges[index]
+          if (!pass.postponed || !edge || 'node' in edge) return false
+          pass.postponed.add(uses, work, () => pass.leafDone(edge))
+          later.add(index)
+          return true
+        },
+      }
+      for (const gradient of tidy(() => node.rule(incoming, context))) pending.push(gradient?.hold())
+    } else if (node.leafUses) {
+      for (const [leaf, count] of node.leafUses) pass.leafDone(leaf, count)
     }
-    if (edge && gradient) addToLeaf(edge, gradient)
-    gradient?.drop()
-    if (edge) pass.leafDone(edge)
-  })
-  for (const gradient of incoming) gradient?.drop()
-  node.release()
-  pass.gradients.delete(node)
+    node.edges.forEach((edge, index) => {
+      const gradient = pending[index]
+      if (edge && gradient) checkGradient(node, index, edge, gradient)
+      if (edge && 'node' in edge) {
+        if (gradient) pass.add(edge, gradient)
+      } else {
+        if (edge && gradient) addToLeaf(edge, gradient)
+        gradient?.drop()
+      }
+      pending[index] = undefined
+      if (edge && !('node' in edge) && !later.has(index)) pass.leafDone(edge)
+    })
+  } finally {
+    for (const gradient of [...incoming, ...pending]) gradient?.drop()
+    node.release()
+  }
+}
+
+/** A rule of one's own may be wrong: better said here than as a broadcast sum. */
+function checkGradient(node: TapeNode, index: number, edge: Edge | Tensor, gradient: Tensor): void {
+  const { shape } = 'node' in edge ? (edge.node.outputs[edge.output] as Tensor) : edge
+  if (shape.length === gradient.shape.length && shape.every((size, dim) => size === gradient.shape[dim])) return
+  throw new ZeroshardError(
+    'AUTOGRAD',
+    `[backward] the rule of ${node.op} gave ${gradient.describe()} as the gradient of input ${index}, which is [${shape.join(', ')}]`,
+  )
 }

@@ -12,7 +12,7 @@ export const dtypes = ['f32', 'bf16', 'f16', 'i32', 'u8', 'i64'] as const
 /** What memory is for; `memoryStats` counts each apart. */
 export const categories = ['parameters', 'gradients', 'optimizer', 'activations', 'buffers', 'host'] as const
 /** The streams of a device: each runs in order, hazards between them are the runtime's business. */
-export const streams = ['compute', 'communication', 'copy'] as const
+export const streams = ['compute', 'communication', 'copy', 'disk'] as const
 /** Element-wise sums of collectives are in f32, in rank order (i64: exact). */
 export const collectiveKinds = [
   'barrier',
@@ -39,11 +39,50 @@ export interface NativeOp {
   scalars: number
 }
 
+/** What streams did since the last take, oldest first, one column a field; times in ns of CLOCK_MONOTONIC. */
+export interface NativeTrace {
+  names: string[] // of operations; `name` holds indices into it
+  name: Int32Array
+  stream: Int32Array
+  queued: Float64Array
+  start: Float64Array // after the waits for other streams
+  end: Float64Array
+  flops: Float64Array // of matrix products, 2 a multiply-add
+  kind: Int32Array // index into collectiveKinds; -1: none. The rest is about collectives
+  group: Int32Array
+  groupSize: Int32Array
+  dtype: Int32Array // -1: none
+  count: Float64Array // elements: of the whole array, or per rank where the kind is called so
+  bytes: Float64Array // of the whole array
+  dropped: number // records that had no room
+  wallOffset: number // microseconds from CLOCK_MONOTONIC to the wall clock
+}
+
 export interface CommOptions {
   rank: number
   worldSize: number
   jobId: string // random, the same on all ranks
   timeoutSeconds: number
+}
+
+export interface SwapOptions {
+  /** Bytes that are read or written in one go: 4096 or more. */
+  blockSize: number
+  /** Blocks in flight, per thread. */
+  queueDepth: number
+  threads: number
+  /** Blocks are handed to the system one by one. */
+  singleSubmit: boolean
+  /** New blocks follow as others are done; false: batch after batch. */
+  overlapEvents: boolean
+}
+
+export interface NativeSwap {
+  id: number
+  descriptor: number
+  engine: 'io_uring' | 'threads'
+  direct: boolean // false: through the page cache
+  note: string // why something slower is used; empty: nothing is
 }
 
 export interface Native {
@@ -65,6 +104,8 @@ export interface Native {
   run(): number
   /** packet: [kind, group, stream, output, input, count per rank / root / peer, tag, average (0 or 1)] → 0. */
   collective(): number
+  /** packet: [0 read or 1 write, swap file, n, n times: offset in bytes, handle] → 0. Queued on the stream `disk`. */
+  transfer(): number
   lastError(): { code: ErrorCode; message: string }
 
   /** Copies now (bytes of `source` in the tensor's own dtype); ordered like an op on `stream`. */
@@ -76,9 +117,19 @@ export interface Native {
   synchronize(stream: number): Promise<void>
   synchronizeSync(stream: number): void
   memoryStats(): NativeMemory
+  /** Counts a tensor's storage in another category, the views of it too. */
+  recategorize(handle: number, category: number): void
   resetPeak(): void
   /** Seconds that streams were busy since the start, and number of ops, by stream. */
   streamStats(): { busySeconds: number[]; ops: number[] }
+  /** Records every task of the streams from now on, the newest `capacity`; 0: no more, and what is left is forgotten. */
+  traceStart(capacity: number): void
+  traceTake(): NativeTrace
+
+  /** A file of this size; its name is gone at once, its space taken. Throws IO where the disk has no room for it. */
+  openSwap(path: string, bytes: number, options: SwapOptions): NativeSwap
+  /** What is queued is still done. */
+  closeSwap(id: number): void
 
   /** Creates this rank's arena and control block; → facts that peers need (exchanged by the rendezvous). */
   commCreate(options: CommOptions): string
@@ -91,17 +142,49 @@ export interface Native {
   commDestroy(): void
 }
 
-let loaded: { native: Native; packet: Float64Array; ops: Map<string, number> } | undefined
+interface Binding {
+  native: Native
+  packet: Float64Array
+  /** By name: id, and how many scalars it takes. */
+  ops: Map<string, { id: number; scalars: number }>
+}
+let loaded: Binding | undefined
 
-/** The addon, its packet and the op ids by name, loaded at first use. */
-export function binding(): { native: Native; packet: Float64Array; ops: Map<string, number> } {
+/** The addon, its packet and the operations, loaded at first use. */
+export function binding(): Binding {
   if (!loaded) {
-    const native = loadAddon() as Native
+    const native = withOurErrors(loadAddon() as Native)
     const packet = new Float64Array(512)
     native.registerPacket(packet)
-    loaded = { native, packet, ops: new Map(native.ops().map((op, id) => [op.name, id])) }
+    loaded = { native, packet, ops: new Map(native.ops().map(({ name, scalars }, id) => [name, { id, scalars }])) }
   }
   return loaded
+}
+
+/** Called for each operation: they answer with a number, and keep their error until it is asked for. */
+const hot = new Set(['alloc', 'view', 'free', 'run', 'collective', 'lastError'])
+
+/** The addon throws, and rejects with, plain errors that have a code; its callers get ours. */
+function withOurErrors(addon: Native): Native {
+  const ours = (cause: unknown): never => {
+    const { code, message } = cause as { code?: ErrorCode; message: string }
+    if (!code) throw cause
+    throw new ZeroshardError(code, message, { cause })
+  }
+  const wrap =
+    (fn: (...args: unknown[]) => unknown) =>
+    (...args: unknown[]): unknown => {
+      try {
+        const result = fn(...args)
+        return result instanceof Promise ? result.catch(ours) : result
+      } catch (cause) {
+        return ours(cause)
+      }
+    }
+  const entries = Object.entries(addon).map(([name, value]) =>
+    typeof value === 'function' && !hot.has(name) ? [name, wrap(value)] : [name, value],
+  )
+  return Object.fromEntries(entries) as Native
 }
 
 /** Throws the addon's last error. */

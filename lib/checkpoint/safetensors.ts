@@ -1,8 +1,8 @@
 // Safetensors: an 8-byte header length, a JSON header, the tensors' bytes. Written in a stream, read by ranges.
-// Headers from outside are checked before anything is believed: lengths, overlaps, dtypes, shapes.
+// Headers from outside are checked before anything is believed: lengths, overlaps, gaps, dtypes, shapes.
 
 import { createHash } from 'node:crypto'
-import { type FileHandle, open } from 'node:fs/promises'
+import { type FileHandle, open, stat } from 'node:fs/promises'
 import { ZeroshardError } from '../binding/errors.js'
 import { bytesPerElement, countOf, type DType, type Shape } from '../tensor/tensor.js'
 
@@ -21,6 +21,24 @@ export interface TensorPlan {
 const names: Partial<Record<DType, string>> = { f32: 'F32', bf16: 'BF16', f16: 'F16', i32: 'I32', u8: 'U8', i64: 'I64' }
 const MAX_HEADER = 100_000_000
 
+/** What a file of the planned tensors begins with: their bytes follow, in order. */
+export function safetensorsHead(plans: readonly TensorPlan[], metadata: Record<string, string> = {}): Uint8Array {
+  const header = new Map<string, unknown>([['__metadata__', { format: 'pt', ...metadata }]])
+  let offset = 0
+  for (const { key, dtype, shape } of plans) {
+    if (header.has(key)) throw new ZeroshardError('CHECKPOINT', `two tensors have the name ${shown(key)}`)
+    const end = offset + countOf(shape) * bytesPerElement[dtype]
+    header.set(key, { dtype: names[dtype], shape, data_offsets: [offset, end] })
+    offset = end
+  }
+  let text = JSON.stringify(Object.fromEntries(header))
+  text += ' '.repeat((8 - (Buffer.byteLength(text) % 8)) % 8)
+  const head = Buffer.alloc(8 + Buffer.byteLength(text))
+  head.writeBigUInt64LE(BigInt(head.length - 8))
+  head.write(text, 8)
+  return head
+}
+
 /** Writes a file of the planned tensors, in order; `bytesOf` gives each one's bytes when its turn comes. */
 export async function writeSafetensors(
   path: string,
@@ -28,18 +46,7 @@ export async function writeSafetensors(
   bytesOf: (plan: TensorPlan, index: number) => Promise<Uint8Array>,
   metadata: Record<string, string> = {},
 ): Promise<{ bytes: number; sha256: string }> {
-  const header: Record<string, unknown> = { __metadata__: { format: 'pt', ...metadata } }
-  let offset = 0
-  for (const { key, dtype, shape } of plans) {
-    const end = offset + countOf(shape) * bytesPerElement[dtype]
-    header[key] = { dtype: names[dtype], shape, data_offsets: [offset, end] }
-    offset = end
-  }
-  let text = JSON.stringify(header)
-  text += ' '.repeat((8 - (Buffer.byteLength(text) % 8)) % 8)
-  const head = Buffer.alloc(8 + Buffer.byteLength(text))
-  head.writeBigUInt64LE(BigInt(head.length - 8))
-  head.write(text, 8)
+  const head = safetensorsHead(plans, metadata)
   const file = await open(path, 'wx')
   const hash = createHash('sha256')
   let written = 0
@@ -68,22 +75,29 @@ export class SafetensorsFile {
   private constructor(
     readonly path: string,
     readonly entries: ReadonlyMap<string, TensorEntry>,
+    /** Tensors of types that are not read here, with the type. */
+    readonly foreign: ReadonlyMap<string, string>,
     readonly metadata: Readonly<Record<string, string>>,
     readonly dataStart: number,
     private readonly file: FileHandle,
   ) {}
 
+  /** @throws CHECKPOINT for anything that is no whole safetensors file. */
   static async open(path: string): Promise<SafetensorsFile> {
-    const file = await open(path, 'r').catch((cause: Error) => {
+    const cannot = (cause: Error): never => {
       throw new ZeroshardError('CHECKPOINT', `${path}: cannot be opened: ${cause.message}`, { cause })
-    })
+    }
+    // before opening: a pipe would wait for a writer, for ever
+    if (!(await stat(path).catch(cannot)).isFile())
+      throw new ZeroshardError('CHECKPOINT', `${path}: is not a plain file`)
+    const file = await open(path, 'r').catch(cannot)
     try {
       const { size } = await file.stat()
       const length = await readHeaderLength(path, file, size)
       const text = Buffer.alloc(length)
       await readFully(path, file, text, 8)
-      const { entries, metadata } = parseHeader(path, text.toString('utf8'), size - 8 - length)
-      return new SafetensorsFile(path, entries, metadata, 8 + length, file)
+      const { entries, foreign, metadata } = parseHeader(path, decode(path, text), size - 8 - length)
+      return new SafetensorsFile(path, entries, foreign, metadata, 8 + length, file)
     } catch (error) {
       await file.close()
       throw error
@@ -92,25 +106,35 @@ export class SafetensorsFile {
 
   entry(key: string): TensorEntry {
     const found = this.entries.get(key)
-    if (!found) throw new ZeroshardError('CHECKPOINT', `${this.path}: has no tensor '${key}'`)
-    return found
+    if (found) return found
+    const type = this.foreign.get(key)
+    const why = type ? `'${key}' is ${type}, a type that is not read here` : `has no tensor '${key}'`
+    throw new ZeroshardError('CHECKPOINT', `${this.path}: ${why}`)
   }
 
-  /** The bytes of elements [start, start + count) of a tensor. */
-  async read(key: string, start = 0, count?: number): Promise<Uint8Array> {
+  /** The bytes of elements [start, start + count) of a tensor; into the beginning of `into`, where it is given. */
+  async read(key: string, start = 0, count?: number, into?: Uint8Array): Promise<Uint8Array> {
     const { begin, end, dtype } = this.entry(key)
     const size = bytesPerElement[dtype]
     const elements = count ?? (end - begin) / size - start
-    if (start < 0 || elements < 0 || begin + (start + elements) * size > end) {
+    if (!isNatural(start) || !isNatural(elements) || begin + (start + elements) * size > end) {
       throw new ZeroshardError('CHECKPOINT', `${this.path}: '${key}' has no elements ${start} to ${start + elements}`)
     }
-    const bytes = new Uint8Array(elements * size)
+    const bytes = into?.subarray(0, elements * size) ?? new Uint8Array(elements * size)
     await readFully(this.path, this.file, bytes, this.dataStart + begin + start * size)
     return bytes
   }
 
   close(): Promise<void> {
     return this.file.close()
+  }
+}
+
+function decode(path: string, bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch (cause) {
+    throw new ZeroshardError('CHECKPOINT', `${path}: bad safetensors header: not UTF-8`, { cause })
   }
 }
 
@@ -140,12 +164,21 @@ async function readFully(path: string, file: FileHandle, into: Uint8Array, posit
   }
 }
 
-/** Parses and checks a header; `dataBytes` is what the file holds behind it. */
-export function parseHeader(
-  path: string,
-  text: string,
-  dataBytes: number,
-): { entries: Map<string, TensorEntry>; metadata: Record<string, string> } {
+/** Bytes of the format's types that are not read here: their tensors are checked, but cannot be asked for. */
+const foreignTypes: Record<string, number> = {
+  ...{ F64: 8, U64: 8, U32: 4, I16: 2, U16: 2, I8: 1, BOOL: 1 },
+  ...{ F8_E4M3: 1, F8_E5M2: 1, F8_E8M0: 1 },
+}
+
+interface Header {
+  entries: Map<string, TensorEntry>
+  /** Tensors of types that are not read here. */
+  foreign: Map<string, string>
+  metadata: Record<string, string>
+}
+
+/** Parses and checks a header; `dataBytes` is what the file holds behind it. The tensors must fill it, as the format asks. */
+export function parseHeader(path: string, text: string, dataBytes: number): Header {
   const bad = (why: string): never => {
     throw new ZeroshardError('CHECKPOINT', `${path}: bad safetensors header: ${why}`)
   }
@@ -155,27 +188,53 @@ export function parseHeader(
   } catch {
     return bad('not JSON')
   }
-  if (!json || typeof json !== 'object' || Array.isArray(json)) return bad('not an object')
-  const { __metadata__: metadata = {}, ...rest } = json as Record<string, unknown>
+  if (!isRecord(json)) return bad('not an object')
+  const { __metadata__: given = {}, ...rest } = json
+  if (!isRecord(given) || !Object.values(given).every((value) => typeof value === 'string'))
+    return bad('__metadata__ is not an object of texts')
+  const metadata: Record<string, string> = Object.assign(Object.create(null), given)
   const entries = new Map<string, TensorEntry>()
+  const foreign = new Map<string, string>()
+  const spans: [begin: number, end: number, key: string][] = []
   for (const [key, value] of Object.entries(rest)) {
-    const { dtype: label, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>
-    const dtype = (Object.keys(names) as DType[]).find((name) => names[name] === label)
-    const natural = (n: unknown): n is number => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0
-    if (!dtype) return bad(`'${key}' has the dtype ${String(label)}`)
-    if (!Array.isArray(shape) || !shape.every(natural)) return bad(`'${key}' has no valid shape`)
-    if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(natural))
-      return bad(`'${key}' has no valid offsets`)
-    const [begin, end] = offsets as [number, number]
-    if (end > dataBytes || end - begin !== countOf(shape) * bytesPerElement[dtype]) {
-      return bad(`'${key}' claims bytes ${begin} to ${end} of ${dataBytes} for ${label} [${shape.join(', ')}]`)
-    }
-    entries.set(key, { dtype, shape, begin, end })
+    const { dtype: label, shape, begin, end } = tensorOf(value, key, bad)
+    const dtype = dtypeOf(label)
+    const size = dtype ? bytesPerElement[dtype] : (foreignTypes[label] as number)
+    if (end > dataBytes || end - begin !== countOf(shape) * size)
+      return bad(`${shown(key)} claims bytes ${begin} to ${end} of ${dataBytes} for ${label} [${shape.join(', ')}]`)
+    spans.push([begin, end, key])
+    if (dtype) entries.set(key, { dtype, shape, begin, end })
+    else foreign.set(key, label)
   }
   let last = 0
-  for (const [key, { begin, end }] of [...entries].sort((a, b) => a[1].begin - b[1].begin || a[1].end - b[1].end)) {
-    if (begin < last) return bad(`'${key}' overlaps another tensor`)
+  for (const [begin, end, key] of spans.sort((a, b) => a[0] - b[0] || a[1] - b[1])) {
+    if (begin < last) return bad(`${shown(key)} overlaps another tensor`)
+    if (begin > last) return bad(`bytes ${last} to ${begin} belong to no tensor`)
     last = end
   }
-  return { entries, metadata: metadata as Record<string, string> }
+  if (last !== dataBytes) return bad(`bytes ${last} to ${dataBytes} belong to no tensor; the file is too long`)
+  return { entries, foreign, metadata }
+}
+
+const isRecord = (v: unknown): v is Record<string, unknown> => typeof v === 'object' && v !== null && !Array.isArray(v)
+const isNatural = (n: unknown): n is number => typeof n === 'number' && Number.isSafeInteger(n) && n >= 0
+const shown = (key: string): string => `'${key.length > 100 ? `${key.slice(0, 100)}…` : key}'`
+const dtypeOf = (label: string): DType | undefined =>
+  (Object.keys(names) as DType[]).find((name) => names[name] === label)
+
+/** One tensor of a header, its fields of the right kind. */
+function tensorOf(
+  value: unknown,
+  key: string,
+  bad: (why: string) => never,
+): { dtype: string; shape: number[]; begin: number; end: number } {
+  if (!isRecord(value)) return bad(`${shown(key)} is no tensor`)
+  const { dtype, shape, data_offsets: offsets } = value
+  if (typeof dtype !== 'string' || !(dtypeOf(dtype) || Object.hasOwn(foreignTypes, dtype)))
+    return bad(`${shown(key)} has the dtype ${typeof dtype === 'string' ? dtype.slice(0, 20) : typeof dtype}`)
+  if (!Array.isArray(shape) || shape.length > 64 || !shape.every(isNatural))
+    return bad(`${shown(key)} has no valid shape`)
+  const [begin, end] = Array.isArray(offsets) && offsets.length === 2 ? (offsets as unknown[]) : []
+  if (!isNatural(begin) || !isNatural(end) || begin > end) return bad(`${shown(key)} has no valid offsets`)
+  return { dtype, shape, begin, end }
 }

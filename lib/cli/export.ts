@@ -9,7 +9,7 @@ import { loadModel } from './load-model.js'
 const architectures: Record<string, string> = { gpt2: 'GPT2LMHeadModel', llama: 'LlamaForCausalLM' }
 
 export async function exportModel(path: string, out: string): Promise<void> {
-  const { model, tokenizer, manifest } = await loadModel(path)
+  const { model, tokenizer, source } = await loadModel(path)
   if ((await readdir(out).catch(() => [])).length) {
     throw new ZeroshardError('ARGUMENT', `${out} is not empty; export into a new folder`)
   }
@@ -28,5 +28,5 @@ export async function exportModel(path: string, out: string): Promise<void> {
   await writeFile(join(out, 'config.json'), `${JSON.stringify(config, null, 2)}\n`)
   for (const [name, content] of Object.entries(tokenizer.files())) await writeFile(join(out, name), content)
   model.dispose()
-  process.stdout.write(`${out}: ${parameters.length} tensors of step ${manifest.state.step}\n`)
+  process.stdout.write(`${out}: ${parameters.length} tensors of ${source}\n`)
 }

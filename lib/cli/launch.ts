@@ -11,5 +11,6 @@ export async function launch(script: string, args: string[], options: { nproc: n
     args: [...loader, script, ...args],
   })
   if (result.message) process.stderr.write(`zeroshard: ${result.message}\n`)
+  for (const line of result.lastLines ?? []) process.stderr.write(`  ${line}\n`)
   return result.status
 }

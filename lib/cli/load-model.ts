@@ -1,25 +1,56 @@
-// A trained model from a checkpoint, whole, on this process: for sampling and export.
+// A trained model, whole, on this process: from a checkpoint, or from a Hugging Face folder. For sampling and export.
 
+import { access, readFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
-import { type FoundCheckpoint, openCheckpoint } from '../checkpoint/folder.js'
-import { SafetensorsFile } from '../checkpoint/safetensors.js'
+import { openCheckpoint, resolveCheckpoint } from '../checkpoint/folder.js'
+import { PretrainedWeights } from '../checkpoint/pretrained.js'
+import { SliceReader } from '../checkpoint/slices.js'
+import { parseConfigText } from '../config/index.js'
 import { loadTokenizer, type Tokenizer } from '../data/index.js'
 import { createModel, type LanguageModel } from '../nn/models/index.js'
-import { unscoped } from '../tensor/scope.js'
-import { runOp, tensor } from '../tensor/tensor.js'
+import type { Parameter } from '../nn/parameter.js'
+import { MemoryFlat } from '../parallel/zero/flat.js'
+import { runOp } from '../tensor/tensor.js'
 
-export interface LoadedModel extends FoundCheckpoint {
+export interface LoadedModel {
   model: LanguageModel
   tokenizer: Tokenizer
+  /** What it was loaded from, for people. */
+  source: string
 }
+
+const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  )
 
 export async function loadModel(path: string): Promise<LoadedModel> {
   binding().native.configure({ threads: availableParallelism(), serial: false })
-  const found = await openCheckpoint(path)
-  const { folder, manifest } = found
+  const folder = await resolveCheckpoint(path)
+  const isHuggingFace = !(await exists(join(folder, 'manifest.json'))) && (await exists(join(folder, 'config.json')))
+  return isHuggingFace ? fromHuggingFace(folder) : fromCheckpoint(path)
+}
+
+async function fromHuggingFace(folder: string): Promise<LoadedModel> {
+  const path = join(folder, 'config.json')
+  const model = createModel(parseConfigText(await readFile(path, 'utf8'), path) as Record<string, unknown>)
+  const weights = await PretrainedWeights.open(folder, model)
+  try {
+    model.materialize({ values: false })
+    for (const parameter of model.parameters())
+      await weights.copy(parameter, 0, parameter.count, new MemoryFlat(parameter.tensor), 0)
+  } finally {
+    await weights.close()
+  }
+  return { model, tokenizer: await loadTokenizer(join(folder, 'tokenizer.json')), source: folder }
+}
+
+async function fromCheckpoint(path: string): Promise<LoadedModel> {
+  const { folder, manifest } = await openCheckpoint(path)
   if (!manifest.model || !manifest.tokenizer) {
     throw new ZeroshardError(
       'CHECKPOINT',
@@ -27,28 +58,21 @@ export async function loadModel(path: string): Promise<LoadedModel> {
     )
   }
   const tokenizer = await loadTokenizer(manifest.tokenizer)
-  const model = createModel(manifest.model).materialize()
-  const files = new Map<string, SafetensorsFile>()
-  const parameters = model.namedParameters()
+  const model = createModel(manifest.model).materialize({ values: false })
+  const reader = new SliceReader(folder, manifest)
   try {
-    for (const slice of manifest.slices) {
-      if (slice.kind !== 'weight') continue
-      const target = parameters.get(slice.parameter)
-      if (!target)
-        throw new ZeroshardError('CHECKPOINT', `${folder}: has a parameter '${slice.parameter}' that the model lacks`)
-      let file = files.get(slice.file)
-      if (!file) files.set(slice.file, (file = await SafetensorsFile.open(join(folder, slice.file))))
-      const bytes = await file.read(slice.key, 0, slice.count)
-      unscoped(() => {
-        const source = tensor(new Float32Array(bytes.buffer), [slice.count])
-        const view = target.tensor.view([slice.count], slice.start)
-        runOp('cast', [view], [source])
-        view.dispose()
-        source.dispose()
-      })
-    }
+    for (const parameter of model.parameters()) await fillParameter(parameter, reader)
   } finally {
-    for (const file of files.values()) await file.close()
+    await reader.close()
   }
-  return { ...found, model, tokenizer }
+  return { model, tokenizer, source: `step ${manifest.state.step}` }
+}
+
+async function fillParameter(parameter: Parameter, reader: SliceReader): Promise<void> {
+  const { count, tensor } = parameter
+  await reader.read(parameter, 'weight', 0, count, (at, values) => {
+    const view = tensor.view([values.count], at)
+    runOp('cast', [view], [values])
+    view.dispose()
+  })
 }

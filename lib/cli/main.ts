@@ -36,6 +36,7 @@ function program(): Command {
     .option('--output <dir>', 'where checkpoints go')
     .option('--resume [auto|dir]', 'continue from a checkpoint')
     .option('--metrics <file>', 'one JSON object per step; {rank} in the name: one file per rank')
+    .option('--trace <file>', 'what every stream did, for ui.perfetto.dev; {rank} in the name: one file per rank')
     .option('--quiet', 'no progress')
     .option('--serial', 'one stream for everything')
     .option('--verbose', 'stack traces')

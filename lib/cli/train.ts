@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url'
 import { ZeroshardError } from '../binding/errors.js'
 import { applyOverrides, type Config, parseConfigText, requireForTrain, resolveConfig } from '../config/index.js'
 import { joinWorld, leaveWorld } from '../engine/initialize.js'
-import { launchLocal, readEnvironment } from '../launch/index.js'
+import { launchLocal, type RankEnvironment, readEnvironment } from '../launch/index.js'
+import { INTERRUPTED, Interruption } from './interruption.js'
 import { checkDevice, trainRank } from './trainer.js'
 
 export interface TrainFlags {
@@ -18,6 +19,7 @@ export interface TrainFlags {
   output?: string
   resume?: string | true
   metrics?: string
+  trace?: string
   quiet?: boolean
   serial?: boolean
 }
@@ -31,23 +33,55 @@ export async function train(path: string, flags: TrainFlags, version: string): P
   if (worldSize < 1) throw new ZeroshardError('ARGUMENT', `--nproc ${worldSize}: at least one rank is needed`)
   const config = await readConfig(path, flags, worldSize)
   if (!started && worldSize > 1) return startRanks(worldSize)
+  const interruption = new Interruption(() => {
+    if (environment.rank === 0 && !flags.quiet)
+      process.stderr.write('zeroshard: interrupted before training began; nothing was saved\n')
+  })
+  try {
+    return await runRank(config, flags, version, interruption)
+  } catch (error) {
+    // A rank that was interrupted while it started has ended, and the others cannot begin without it.
+    if (interruption.wanted && !interruption.allDefer) return INTERRUPTED
+    throw ofRank(error, environment)
+  } finally {
+    interruption.close()
+  }
+}
+
+async function runRank(
+  config: Config,
+  flags: TrainFlags,
+  version: string,
+  interruption: Interruption,
+): Promise<number> {
   const world = await joinWorld(flags.serial ? { serial: true } : {})
   try {
     const output = flags.output ? resolve(flags.output) : config.train.output
-    const outcome = await trainRank(world, {
-      config,
-      output,
-      version,
-      quiet: flags.quiet ?? false,
-      ...(flags.metrics ? { metrics: resolve(flags.metrics) } : {}),
-      ...(flags.resume ? { resume: flags.resume === true ? 'auto' : flags.resume } : {}),
-    })
-    return outcome === 'interrupted' ? 130 : 0
+    const outcome = await trainRank(
+      world,
+      {
+        config,
+        output,
+        version,
+        quiet: flags.quiet ?? false,
+        ...(flags.metrics ? { metrics: resolve(flags.metrics) } : {}),
+        ...(flags.trace ? { trace: resolve(flags.trace) } : {}),
+        ...(flags.resume ? { resume: flags.resume === true ? 'auto' : flags.resume } : {}),
+      },
+      interruption,
+    )
+    return outcome === 'interrupted' ? INTERRUPTED : 0
   } catch (error) {
-    world.meeting.fail(error as Error)
     await leaveWorld(world).catch(() => {})
     throw error
   }
+}
+
+/** The error, its message beginning with the rank where there are several. */
+function ofRank(error: unknown, { rank, worldSize }: RankEnvironment): unknown {
+  if (error instanceof Error && worldSize > 1 && !/^rank \d+: /.test(error.message))
+    error.message = `rank ${rank}: ${error.message}`
+  return error
 }
 
 async function readConfig(path: string, flags: TrainFlags, worldSize: number): Promise<Config> {
@@ -74,6 +108,6 @@ async function startRanks(nproc: number): Promise<number> {
       ...process.argv.slice(2),
     ],
   })
-  if (result.message) process.stderr.write(`zeroshard: ${result.message}\n`)
+  if (result.message && result.signal) process.stderr.write(`zeroshard: ${result.message}\n`)
   return result.status
 }

@@ -3,7 +3,8 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
-import { outputOf, resolveCheckpoint } from '../checkpoint/folder.js'
+import { outputOf } from '../checkpoint/folder.js'
+import { loadPretrained } from '../checkpoint/pretrained.js'
 import type { Config } from '../config/index.js'
 import {
   checkVocabulary,
@@ -15,11 +16,15 @@ import {
   type Tokenizer,
   ValidationSampler,
 } from '../data/index.js'
-import type { Engine, StepResult } from '../engine/engine.js'
-import { makeEngine, type World } from '../engine/initialize.js'
+import type { SaveOptions, StepResult } from '../engine/base.js'
+import type { Engine } from '../engine/engine.js'
+import { failWorld, makeEngine, type World } from '../engine/initialize.js'
 import { MetricsFile } from '../monitor/metrics.js'
+import { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
-import { type Tensor, tensor } from '../tensor/tensor.js'
+import { meshWords } from '../parallel/mesh.js'
+import { countOf, type Tensor, tensor } from '../tensor/tensor.js'
+import type { Interruption } from './interruption.js'
 import { Progress } from './progress.js'
 import { printSample } from './sample.js'
 
@@ -27,6 +32,7 @@ export interface TrainOptions {
   config: Config
   output: string
   metrics?: string
+  trace?: string
   resume?: string
   quiet: boolean
   version: string
@@ -41,32 +47,38 @@ interface Run {
   options: TrainOptions
   progress: Progress
   metrics: MetricsFile | undefined
-  /** Set by the first SIGINT or SIGTERM. */
-  stop: { wanted: boolean }
+  observer: Observer
+  interruption: Interruption
 }
 
 /** Trains to the configured number of steps. Collective. */
-export async function trainRank(world: World, options: TrainOptions): Promise<Outcome> {
-  const run = await prepare(world, options)
-  const onSignal = (): void => {
-    if (run.stop.wanted) process.exit(130)
-    run.stop.wanted = true
-    run.progress.say('interrupted: finishing the step and saving (a second signal ends at once)')
-  }
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+export async function trainRank(world: World, options: TrainOptions, interruption: Interruption): Promise<Outcome> {
+  let run: Run | undefined
+  let outcome: Outcome
   try {
-    return await loop(run)
-  } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
-    run.metrics?.close()
-    run.data.close()
-    await run.engine.close()
+    run = await prepare(world, options, interruption)
+    outcome = await loop(run)
+  } catch (error) {
+    failWorld(world, error)
+    if (run) await end(run).catch(() => {}) // the first error counts
+    throw error
   }
+  await end(run)
+  return outcome
 }
 
-async function prepare(world: World, options: TrainOptions): Promise<Run> {
+async function end(run: Run): Promise<void> {
+  await run.observer.close()
+  run.metrics?.close()
+  run.data.close()
+  await run.engine.close()
+}
+
+async function prepare(world: World, options: TrainOptions, interruption: Interruption): Promise<Run> {
   const { config, output } = options
   const { rank } = world.group
+  const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
+  const model = createModel(config.model.config as Record<string, unknown>)
   const tokenizer = await loadTokenizer(config.data.tokenizer)
   const sources = {
     files: config.data.train,
@@ -81,26 +93,27 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
     mkdirSync(output, { recursive: true })
     await prepareDataset(sources)
   }
+  interruption.defer(() => progress.say('interrupted: finishing the step and saving (a second signal ends at once)'))
   await world.group.barrier()
+  interruption.allDefer = true
   const data = await openDataset(sources)
-  const model = createModel(config.model.config as Record<string, unknown>)
   checkVocabulary(data.maxToken, model.vocabSize, tokenizer.name)
   const engine = makeEngine(model, config, world)
-  const progress = new Progress(config.train.steps, process.stderr, options.quiet || rank !== 0)
   for (const hint of config.hints) progress.say(`note: ${hint}`)
-  await resume(engine, options, progress)
-  const metricsPath = options.metrics?.includes('{rank}')
-    ? options.metrics.replaceAll('{rank}', String(rank))
-    : rank === 0
-      ? options.metrics
-      : undefined
+  const resumed = await resume(engine, options, progress)
+  const { path, weights } = config.model
+  if (!resumed && weights) {
+    await loadPretrained(path as string, model, engine.parts.zero)
+    progress.say(`initial weights from ${path}`)
+  }
+  const metricsPath = pathOfRank(options.metrics, rank)
   const metrics = metricsPath ? new MetricsFile(metricsPath, engine.globalSteps > 0) : undefined
-  const parameters = model.parameters().reduce((sum, parameter) => sum + parameter.count, 0)
+  const parameters = model.parameters().reduce((sum, { wholeShape }) => sum + countOf(wholeShape), 0)
   metrics?.write({
     run: {
       version: options.version,
       world: world.group.size,
-      mesh: { data: world.group.size },
+      mesh: meshWords(engine.parts.mesh.sizes),
       device: 'cpu',
       parameters,
       config,
@@ -110,23 +123,58 @@ async function prepare(world: World, options: TrainOptions): Promise<Run> {
     `${parameters.toLocaleString('en')} parameters, ${world.group.size} rank${world.group.size > 1 ? 's' : ''}, ` +
       `ZeRO stage ${config.zero_optimization.stage}, ${data.train.numTokens.toLocaleString('en')} training tokens`,
   )
-  return { engine, data, tokenizer, options, progress, metrics, stop: { wanted: false } }
+  const observer = makeObserver(engine, options, progress)
+  return { engine, data, tokenizer, options, progress, metrics, observer, interruption }
 }
 
-async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<void> {
-  if (!options.resume) return
+/** `{rank}` in a name: one file per rank; else rank 0's alone. */
+function pathOfRank(path: string | undefined, rank: number): string | undefined {
+  return path?.includes('{rank}') ? path.replaceAll('{rank}', String(rank)) : rank === 0 ? path : undefined
+}
+
+function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Observer {
+  const { group, parts } = engine
+  const { config } = options
+  const tracePath = pathOfRank(options.trace, group.rank)
+  const observer = new Observer(config, {
+    rank: group.rank,
+    worldSize: group.size,
+    model: engine.model,
+    sequenceLength: config.data.sequence_length,
+    microBatchSize: parts.microBatchSize,
+    accumulationSteps: parts.accumulationSteps,
+    dataParallelSize: parts.mesh.sizes.dp,
+    dtype: parts.zero.options.dtype as 'f32' | 'bf16' | 'f16',
+    step: engine.globalSteps,
+    samples: engine.samples,
+    ...(tracePath && { tracePath }),
+    print: (text) => progress.say(text),
+    warn: (text) => process.stderr.write(`${text}\n`),
+  })
+  engine.observe = observer.wrap
+  parts.onNotFinite = (step, modules) => {
+    const where = `${modules.slice(0, 3).join(', ')}${modules.length > 3 ? ` and ${modules.length - 3} more` : ''}`
+    progress.say(`step ${step}: gradients of ${where} are not finite; the update is left out`)
+  }
+  return observer
+}
+
+/** True where a checkpoint was loaded. */
+async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<boolean> {
+  if (!options.resume) return false
   const damaged = (message: string): void => {
     if (engine.group.rank === 0) process.stderr.write(`${message}\n`)
   }
   const found =
     options.resume === 'auto'
       ? await engine.resume(options.output, damaged)
-      : (await engine.loadCheckpoint(await resolveCheckpoint(options.resume))).path
+      : (await engine.loadCheckpoint(options.resume)).path
   progress.say(
     found
       ? `resumed at step ${engine.globalSteps} from ${found}`
       : `nothing to resume in ${outputOf(join(options.output, 'checkpoints', 'x'))}; starting new`,
   )
+  return found !== undefined
 }
 
 async function loop(run: Run): Promise<Outcome> {
@@ -140,7 +188,8 @@ async function loop(run: Run): Promise<Outcome> {
     tensor(batch.targets, [size, t], { category: 'buffers' }),
   ]
   let saved = engine.globalSteps
-  while (engine.globalSteps < train.steps) {
+  let stop = await anyStop(run)
+  while (engine.globalSteps < train.steps && !stop) {
     const started = performance.now()
     const result = await engine.trainBatch((first) => inputs(sampler.batch(first, size)))
     report(run, result, (performance.now() - started) / 1000, engine.batchSize * t)
@@ -150,29 +199,50 @@ async function loop(run: Run): Promise<Outcome> {
       await save(run)
       saved = result.step
     }
-    if (await anyStop(run)) break
+    stop = await anyStop(run)
   }
-  if (saved !== engine.globalSteps || engine.globalSteps === 0) await save(run)
+  if (saved !== engine.globalSteps || engine.globalSteps === 0) await save(run, { async: false })
+  await engine.finishSaving()
   const path = join(options.output, 'checkpoints')
-  if (run.stop.wanted) return 'interrupted'
+  if (stop) {
+    progress.say(`interrupted after step ${engine.globalSteps}; --resume goes on from there`)
+    return 'interrupted'
+  }
   progress.chart()
-  if (engine.group.rank === 0 && !options.quiet) await printSample(run.engine.model, run.tokenizer, process.stdout)
+  if (!options.quiet) await sample(run)
   progress.say(`checkpoint: ${path} (step ${engine.globalSteps})`)
   metrics?.write({ done: true, step: engine.globalSteps })
   return 'done'
+}
+
+/** Rank 0 prints; where it has only a part of the parameters all ranks take part. */
+async function sample({ engine, tokenizer, progress }: Run): Promise<void> {
+  const { zero, mesh } = engine.parts
+  if (mesh.sizes.pp > 1) {
+    progress.say('a sample: zeroshard generate OUTPUT --prompt TEXT (no rank of a pipeline has the whole model)')
+    return
+  }
+  const { fetcher } = zero
+  const prints = engine.group.rank === 0
+  if (prints || fetcher || mesh.sizes.tp > 1)
+    await printSample(engine.model, tokenizer, prints ? process.stdout : undefined)
+  fetcher?.end()
 }
 
 const due = (step: number, interval: number): boolean => interval > 0 && step % interval === 0
 
 function report(run: Run, result: StepResult, seconds: number, tokens: number): void {
   const tokensPerSecond = tokens / seconds
-  run.metrics?.write({ ...result, tokens, seconds, tokensPerSecond })
+  const { samples, batchSize: stepSamples } = run.engine
+  const observed = run.observer.onStep(result, { samples, stepSamples, tokens, seconds })
+  run.metrics?.write({ ...result, tokens, seconds, tokensPerSecond, ...observed })
   run.progress.row({ step: result.step, loss: result.loss, tokensPerSecond, seconds, bytes: result.memoryPeak.total })
 }
 
-async function save(run: Run): Promise<void> {
+async function save(run: Run, more: SaveOptions = {}): Promise<void> {
   const { engine, options } = run
   await engine.saveCheckpoint(options.output, {
+    ...more,
     retain: options.config.train.keep_checkpoints,
     model: options.config.model.config as Record<string, unknown>,
     tokenizer: options.config.data.tokenizer,
@@ -184,7 +254,8 @@ async function evaluate(run: Run, step: number): Promise<void> {
   if (!data.validation) return
   const started = performance.now()
   const t = options.config.data.sequence_length
-  const [size, ranks, rank] = [engine.parts.microBatchSize, engine.group.size, engine.group.rank]
+  const { mesh, microBatchSize: size } = engine.parts
+  const [ranks, rank] = [mesh.sizes.dp, mesh.place.dp]
   const count = options.config.train.eval_batches
   const sampler = new ValidationSampler(data.validation, { sequenceLength: t, numSamples: count * size * ranks })
   function* batches(): Generator<[Tensor, Tensor]> {
@@ -194,19 +265,18 @@ async function evaluate(run: Run, step: number): Promise<void> {
     }
   }
   const validationLoss = await engine.evalBatch(batches())
+  run.observer.onEvaluation(validationLoss, engine.samples)
   run.metrics?.write({ step, validationLoss, seconds: (performance.now() - started) / 1000 })
   run.progress.say(`step ${step}: validation loss ${validationLoss.toFixed(4)}`)
 }
 
-/** True on every rank where any rank was asked to stop. */
-async function anyStop(run: Run): Promise<boolean> {
-  const { group } = run.engine
-  if (group.size === 1) return run.stop.wanted
-  const flag = tensor(Float32Array.of(run.stop.wanted ? 1 : 0), [1], { category: 'buffers' })
+/** The same on every rank: whether any was asked to stop. */
+async function anyStop({ engine: { group }, interruption }: Run): Promise<boolean> {
+  if (group.size === 1) return interruption.wanted
+  const flag = tensor(Float32Array.of(interruption.wanted ? 1 : 0), [1], { category: 'buffers' })
   group.allReduce(flag)
   const [sum] = (await flag.data()) as Float32Array
   flag.dispose()
-  if ((sum as number) > 0) run.stop.wanted = true
   return (sum as number) > 0
 }
 

@@ -1,7 +1,7 @@
 // The batch triangle: train_batch_size = train_micro_batch_size_per_gpu x gradient_accumulation_steps x dp.
 // Two of the three give the third; one of the sizes alone means no accumulation.
 
-import { ZeroshardError } from '../binding/errors.js'
+import { fail } from './read.js'
 
 export interface BatchSizes {
   train_batch_size: number
@@ -18,9 +18,6 @@ export type GivenBatch = { [K in keyof BatchSizes]: number | null }
  */
 export function resolveBatch(given: GivenBatch, dataParallel: number, source: string): BatchSizes {
   const { train_batch_size: total, train_micro_batch_size_per_gpu: micro, gradient_accumulation_steps: steps } = given
-  const fail = (message: string): never => {
-    throw new ZeroshardError('CONFIG', `${source}: ${message}`)
-  }
   const ranks = `${dataParallel} data-parallel rank${dataParallel === 1 ? '' : 's'}`
   const sizes = (b: number, m: number, s: number): BatchSizes => ({
     train_batch_size: b,
@@ -28,17 +25,21 @@ export function resolveBatch(given: GivenBatch, dataParallel: number, source: st
     gradient_accumulation_steps: s,
   })
 
-  if (total === null && micro === null) {
-    fail(
-      `${steps === null ? '' : 'gradient_accumulation_steps alone does not say how large a batch is; '}` +
-        'give train_micro_batch_size_per_gpu or train_batch_size',
-    )
+  if (total === null) {
+    if (micro === null) {
+      const alone = steps === null ? '' : 'gradient_accumulation_steps alone does not say how large a batch is; '
+      fail({ source }, `${alone}give train_micro_batch_size_per_gpu or train_batch_size`)
+    }
+    const product = micro * (steps ?? 1) * dataParallel
+    if (!Number.isSafeInteger(product))
+      fail({ source }, `train_micro_batch_size_per_gpu ${micro} gives a batch of ${product}; lower it`)
+    return sizes(product, micro, steps ?? 1)
   }
-  if (total === null) return sizes((micro as number) * (steps ?? 1) * dataParallel, micro as number, steps ?? 1)
   if (micro !== null && steps !== null) {
     const product = micro * steps * dataParallel
     if (total === product) return sizes(total, micro, steps)
     fail(
+      { source },
       `train_batch_size ${total} is not train_micro_batch_size_per_gpu ${micro} x gradient_accumulation_steps ` +
         `${steps} x ${ranks} = ${product}; change one, or leave one out`,
     )
@@ -51,7 +52,7 @@ export function resolveBatch(given: GivenBatch, dataParallel: number, source: st
         : steps !== null
           ? `gradient_accumulation_steps ${steps} x `
           : ''
-    fail(`train_batch_size ${total} is not divisible by ${factor}${ranks}${factor ? ` = ${known}` : ''}`)
+    fail({ source }, `train_batch_size ${total} is not divisible by ${factor}${ranks}${factor ? ` = ${known}` : ''}`)
   }
   return micro === null ? sizes(total, total / known, steps ?? 1) : sizes(total, micro, total / known)
 }

@@ -3,53 +3,99 @@
 import { readFileSync } from 'node:fs'
 import { isAbsolute, join, resolve } from 'node:path'
 import { type BatchSizes, resolveBatch } from './batch.js'
+import { checkTogether, resolveChunks } from './checks.js'
+import { elasticBatch } from './elastic.js'
+import { type Mesh, replicasOf, resolveMesh } from './mesh.js'
+import { applyNotYet } from './not-yet.js'
 import * as optimization from './optimization.js'
-import { others, reportScalars } from './others.js'
+import { others } from './others.js'
 import * as ours from './ours.js'
-import { parseConfigText } from './parse.js'
-import { fail, type Reading, type Resolved, readSection, type Section, section, served } from './schema.js'
-import * as sharding from './sharding.js'
-import { integer, nullable } from './values.js'
+import * as parallel from './parallel.js'
+import { parseConfigText, plainCopy } from './parse.js'
+import * as precision from './precision.js'
+import { fail, note, type Reading, readSection } from './read.js'
+import { elasticity, reports } from './reports.js'
+import { scalars } from './scalars.js'
+import { type Resolved, rulesOf, type Section, section } from './schema.js'
+import type { FloatName } from './values.js'
+import * as zero from './zero.js'
 
+export type { Mesh } from './mesh.js'
 export { applyOverrides, parseConfigText } from './parse.js'
+export { type ConfigSource, readConfigSource } from './source.js'
 
 /** Everything that a configuration may say. */
 export const schema = section(
   '',
   {
-    ...ours,
-    ...optimization.scalars,
+    model: ours.model,
+    data: ours.data,
+    train: ours.train,
+    mesh: ours.mesh,
+    ...scalars,
     optimizer: optimization.optimizer,
     scheduler: optimization.scheduler,
-    zero_optimization: sharding.zeroOptimization,
-    bf16: optimization.bf16,
-    fp16: optimization.fp16,
-    activation_checkpointing: optimization.activationCheckpointing,
-    data_types: optimization.dataTypes,
-    sequence_parallel_size: served(nullable(integer({ min: 1 })), null, 'the same as mesh.context'),
-    pipeline: sharding.pipeline,
-    tensor_parallel: sharding.tensorParallel,
-    expert_parallel: sharding.expertParallel,
-    checkpoint: sharding.checkpoint,
-    aio: sharding.aio,
-    torch_autocast: optimization.torchAutocast,
-    amp: optimization.amp,
-    compile: optimization.compile,
-    ...reportScalars,
+    zero_optimization: zero.zeroOptimization,
+    bf16: precision.bf16,
+    fp16: precision.fp16,
+    data_types: precision.dataTypes,
+    activation_checkpointing: parallel.activationCheckpointing,
+    pipeline: parallel.pipeline,
+    tensor_parallel: parallel.tensorParallel,
+    context_parallel: parallel.contextParallel,
+    expert_parallel: parallel.expertParallel,
+    checkpoint: parallel.checkpoint,
+    aio: zero.aio,
+    elasticity,
+    ...reports,
+    torch_autocast: precision.torchAutocast,
+    amp: precision.amp,
     ...others,
   },
   { aliases: { bfloat16: 'bf16' } },
 )
 
-type Read = Resolved<(typeof schema)['keys']>
-export type Mesh = Read['mesh'] & { data: number }
+/** Sections whose keys depend on the type beside them. */
+export const sectionsByType: Readonly<Record<string, Readonly<Record<string, Section>>>> = {
+  'optimizer.params': optimization.optimizerParams,
+  'scheduler.params': optimization.schedulerParams,
+}
+
+/** The path of every key; of those that depend on a type, once for each. */
+export function* allPaths(): Generator<string> {
+  const places: [string, Section][] = [['', schema]]
+  for (const [path, byType] of Object.entries(sectionsByType))
+    for (const section of Object.values(byType)) places.push([path, section])
+  for (const [where, section] of places) for (const [path] of rulesOf(section, where)) yield path
+}
+
+/** What the schema alone makes of a configuration. */
+export type Read = Resolved<(typeof schema)['keys']>
+type Changed =
+  | 'optimizer'
+  | 'mesh'
+  | 'model'
+  | 'data'
+  | 'scheduler'
+  | 'pipeline'
+  | 'context_parallel'
+  | 'communication_data_type'
+/** What all optimizers have; the others by type (see optimizerParams). */
+export type OptimizerParams = { lr: number; weight_decay: number; weight_decay_on: 'all' | 'matrices' } & Record<
+  string,
+  any
+>
 /** A configuration with every value filled in and checked; paths are absolute. */
-export type Config = Omit<Read, 'mesh' | 'model' | 'data' | 'scheduler' | keyof BatchSizes> &
+export type Config = Omit<Read, Changed | keyof BatchSizes> &
   BatchSizes & {
     mesh: Mesh
     model: { config: Record<string, unknown> | null; path: string | null; weights: boolean }
     data: Omit<Read['data'], 'sequence_length'> & { sequence_length: number }
+    optimizer: { type: string; params: OptimizerParams }
     scheduler: { type: string; params: Record<string, unknown> } | undefined
+    pipeline: Omit<Read['pipeline'], 'chunks'> & { chunks: number }
+    context_parallel: { type: 'ulysses' | 'ring' | null }
+    communication_data_type: FloatName
     /** What was given and changes nothing, with the reason. */
     hints: string[]
   }
@@ -64,20 +110,19 @@ export interface ResolveOptions {
 
 /** @throws CONFIG with the key, the value and what it must be. */
 export function resolveConfig(raw: unknown, { source, directory, worldSize }: ResolveOptions): Config {
-  const reading: Reading = { source, hints: new Map() }
-  if (given(raw, 'bf16') && given(raw, 'fp16')) fail(reading, 'bf16 and fp16 are both enabled; choose one')
-  const read = readSection(reading, schema, raw, '')
-  const { stage } = read.zero_optimization
-  if (stage > 1) fail(reading, `zero_optimization.stage ${stage} is not there yet; use 0 or 1`)
+  const reading: Reading = { source, hints: new Map(), paths: allPaths }
+  const read = readSection(reading, schema, plainCopy(raw, source), '')
+  checkTogether(reading, read)
   const mesh = resolveMesh(reading, read, worldSize)
   const at = (path: string): string => (isAbsolute(path) ? path : resolve(directory, path))
   const model = resolveModel(reading, read, at)
-  const { data, train } = read
-  return {
-    ...read,
+  const { data } = read
+  const optimizer = resolveOptimizer(reading, read)
+  const config: Config = {
+    ...withPaths(read, at),
     mesh,
     model,
-    ...resolveBatch(read, mesh.data, source),
+    ...batchOf(reading, read, mesh),
     data: {
       ...data,
       train: data.train.map(at),
@@ -85,14 +130,62 @@ export function resolveConfig(raw: unknown, { source, directory, worldSize }: Re
       tokenizer: ['byte', 'gpt2'].includes(data.tokenizer) ? data.tokenizer : at(data.tokenizer),
       sequence_length: data.sequence_length ?? positionsOf(model.config) ?? 1024,
     },
-    train: { ...train, output: at(train.output) },
-    scheduler: resolveScheduler(reading, read),
-    hints: [...reading.hints].map(([text, paths]) => `${paths.join(', ')}: ${text}`),
+    optimizer,
+    scheduler: resolveScheduler(reading, read, optimizer.type),
+    pipeline: { ...read.pipeline, chunks: resolveChunks(reading, read) },
+    context_parallel: { type: read.context_parallel.type ?? (read.sequence_parallel_size ? 'ulysses' : null) },
+    communication_data_type: read.communication_data_type ?? read.data_types.grad_accum_dtype,
+    hints: [],
+  }
+  applyNotYet(reading, config)
+  config.hints = [...reading.hints].map(([text, paths]) => `${paths.join(', ')}: ${text}`)
+  return config
+}
+
+/** The sections whose only open values are paths. */
+function withPaths(read: Read, at: (path: string) => string): Read {
+  const orNull = (path: string | null): string | null => (path === null ? null : at(path))
+  const sink = <S extends { output_path: string | null }>(s: S): S => ({ ...s, output_path: orNull(s.output_path) })
+  const place = <S extends { nvme_path: string | null }>(s: S): S => ({ ...s, nvme_path: orNull(s.nvme_path) })
+  const { zero_optimization: z, flops_profiler } = read
+  return {
+    ...read,
+    train: { ...read.train, output: at(read.train.output) },
+    zero_optimization: {
+      ...z,
+      offload_optimizer: place(z.offload_optimizer),
+      offload_param: place(z.offload_param),
+    },
+    tensorboard: sink(read.tensorboard),
+    csv_monitor: sink(read.csv_monitor),
+    jsonl_monitor: sink(read.jsonl_monitor),
+    prometheus: sink(read.prometheus),
+    flops_profiler: { ...flops_profiler, output_file: orNull(flops_profiler.output_file) },
   }
 }
 
-const given = (raw: unknown, key: 'bf16' | 'fp16'): boolean =>
-  (raw as Record<string, { enabled?: unknown } | undefined> | undefined)?.[key]?.enabled === true
+/** The batch triangle, or what elasticity makes of its limits. */
+function batchOf(reading: Reading, read: Read, mesh: Mesh): BatchSizes {
+  const { elasticity } = read
+  if (!elasticity.enabled) return resolveBatch(read, replicasOf(mesh), reading.source)
+  const given = (['train_batch_size', 'train_micro_batch_size_per_gpu', 'gradient_accumulation_steps'] as const).find(
+    (key) => read[key] !== null,
+  )
+  if (given && !elasticity.ignore_non_elastic_batch_info)
+    fail(
+      reading,
+      `${given} is ${read[given]}, but elasticity chooses the batch; leave it out, or set ` +
+        'elasticity.ignore_non_elastic_batch_info',
+    )
+  const parts = mesh.pipeline * mesh.tensor * mesh.context
+  if (elasticity.model_parallel_size !== 1 && elasticity.model_parallel_size !== parts)
+    fail(
+      reading,
+      `elasticity.model_parallel_size is ${elasticity.model_parallel_size}, but the mesh has ${parts} ranks per model`,
+    )
+  const { ranks: _, ...sizes } = elasticBatch(reading, elasticity, replicasOf(mesh))
+  return sizes
+}
 
 const positionsOf = (config: Record<string, unknown> | null): number | undefined => {
   const positions = config?.n_positions ?? config?.max_position_embeddings
@@ -118,20 +211,39 @@ function resolveModel(reading: Reading, { model }: Read, at: (path: string) => s
   const { config, path, weights } = model
   if (config !== null && path !== null) fail(reading, 'model.config and model.path are both given; keep one')
   if (weights && path === null) fail(reading, 'model.weights needs model.path, the folder with the *.safetensors')
-  if (config !== null && (typeof config !== 'object' || Array.isArray(config)))
-    fail(reading, 'model.config must be an object { "model_type": … }')
-  if (path === null) return { config: config as Record<string, unknown> | null, path, weights }
-  const file = join(at(path), 'config.json')
+  const given = path === null ? config : readModel(reading, join(at(path), 'config.json'))
+  if (given !== null && (typeof given !== 'object' || Array.isArray(given)))
+    fail(
+      reading,
+      `${path === null ? 'model.config' : 'the config.json of model.path'} must be an object { "model_type": … }`,
+    )
+  return { config: given as Record<string, unknown> | null, path: path === null ? null : at(path), weights }
+}
+
+function readModel(reading: Reading, file: string): unknown {
   let text: string
   try {
     text = readFileSync(file, 'utf8')
   } catch {
     return fail(reading, `model.path: there is no ${file}`)
   }
-  return { config: parseConfigText(text, file) as Record<string, unknown>, path: at(path), weights }
+  return plainCopy(parseConfigText(text, file), file)
 }
 
-function resolveScheduler(reading: Reading, { scheduler, train }: Read): Config['scheduler'] {
+function resolveOptimizer(reading: Reading, { optimizer }: Read): Config['optimizer'] {
+  const type = optimizer.type as keyof typeof optimization.optimizerParams
+  const why = optimization.refusedOptimizers[type]
+  if (why) fail(reading, `optimizer.type "${type}" is not served: ${why}`)
+  const section: Section = optimization.optimizerParams[type]
+  const params = readSection(reading, section, optimizer.params, 'optimizer.params') as OptimizerParams
+  if (type === 'Muon') {
+    const lr = params.lr ?? 0.02
+    Object.assign(params, { muon_lr: params.muon_lr ?? lr, adam_lr: params.adam_lr ?? params.lr ?? 3e-4, lr })
+  }
+  return { type, params }
+}
+
+function resolveScheduler(reading: Reading, { scheduler, train }: Read, optimizer: string): Config['scheduler'] {
   const { type, params } = scheduler
   if (type === null) return undefined
   const read: Record<string, unknown> = readSection(
@@ -140,42 +252,11 @@ function resolveScheduler(reading: Reading, { scheduler, train }: Read): Config[
     params,
     'scheduler.params',
   )
+  if (read.cycle_momentum && !optimization.withBetas.includes(optimizer)) {
+    read.cycle_momentum = false
+    const why = `${optimizer} has no betas to cycle; its momentum stays as it is`
+    note(reading, why, 'scheduler.params.cycle_momentum')
+  }
   if (read.total_num_steps === null) read.total_num_steps = train.steps
   return { type, params: read }
-}
-
-/** Our mesh and DeepSpeed's keys for the same sizes, agreed; what is left of the world is data parallelism. */
-function resolveMesh(reading: Reading, read: Read, worldSize: number): Mesh {
-  const others: [keyof Read['mesh'], string, number | null][] = [
-    ['pipeline', 'pipeline.stages', read.pipeline.stages],
-    ['tensor', 'tensor_parallel.autotp_size', read.tensor_parallel.autotp_size || null],
-    [
-      'tensor',
-      'tensor_parallel.tp.tp_size',
-      read.tensor_parallel.tp.tp_size === 1 ? null : read.tensor_parallel.tp.tp_size,
-    ],
-    ['context', 'sequence_parallel_size', read.sequence_parallel_size],
-    [
-      'expert',
-      'expert_parallel.autoep_size',
-      read.expert_parallel.autoep_size === 1 ? null : read.expert_parallel.autoep_size,
-    ],
-  ]
-  const mesh = { ...read.mesh }
-  for (const [axis, path, value] of others) {
-    if (value === null) continue
-    if (mesh[axis] !== 1 && mesh[axis] !== value)
-      fail(reading, `mesh.${axis} ${mesh[axis]} and ${path} ${value} disagree; keep one`)
-    mesh[axis] = value
-  }
-  const axes = Object.entries(mesh).filter(([, size]) => size > 1)
-  const text = axes.map(([axis, size]) => `${axis} ${size}`).join(' x ')
-  const product = mesh.pipeline * mesh.tensor * mesh.context
-  if (worldSize % product !== 0)
-    fail(
-      reading,
-      `mesh ${text} needs a multiple of ${product} ranks; there ${worldSize === 1 ? 'is 1' : `are ${worldSize}`} (--nproc)`,
-    )
-  if (axes.length) fail(reading, `mesh ${text}: only data parallelism is there yet; leave mesh out`)
-  return { ...mesh, data: worldSize / product }
 }

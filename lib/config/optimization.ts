@@ -1,65 +1,125 @@
-// DeepSpeed's sections on what is computed: batch, optimizer, scheduler, precision, recomputation.
+// DeepSpeed's sections optimizer and scheduler.
 
-import { hint, hintSection, refused, refusedSection, section, served } from './schema.js'
-import { anything, boolean, integer, list, nullable, number, oneOf, string } from './values.js'
+import { hint, refused, section, served } from './schema.js'
+import { anything, boolean, integer, list, nullable, number, oneOf } from './values.js'
 
 const positive = integer({ min: 1 })
 const rate = number({ min: 0 })
 const fraction = number({ min: 0, below: 1 })
 
-/** Top-level scalars. */
-export const scalars = {
-  train_batch_size: served(nullable(positive), null, 'samples of an update, over all ranks'),
-  train_micro_batch_size_per_gpu: served(nullable(positive), null, 'samples of one forward pass on one rank'),
-  gradient_accumulation_steps: served(nullable(positive), null, 'forward and backward passes of an update'),
-  gradient_clipping: served(rate, 1, 'largest global gradient norm; 0: no clipping'),
-  managed_gradient_accumulation: refused(boolean, true, 'the engine keeps the boundary of accumulation'),
-  prescale_gradients: hint(boolean, false, 'gradients are summed in f32, where scaling before or after is the same'),
-  gradient_predivide_factor: hint(
-    number({ above: 0 }),
-    1,
-    'gradients are summed in f32, where scaling before or after is the same',
-  ),
-  gradient_allreduce_op: refused(oneOf(['mean', 'sum']), 'mean', 'gradients are averaged; scale the loss for a sum'),
-  communication_data_type: refused(nullable(string), null, 'gradients travel as f32; leave it out'),
-  seq_parallel_communication_data_type: hint(string, 'fp32', 'partial sums travel as f32'),
-  sparse_gradients: hint(boolean, false, 'embedding gradients are dense; the sum is the same'),
-  zero_allow_untested_optimizer: hint(boolean, false, 'every optimizer here is tested with ZeRO'),
-  zero_force_ds_cpu_optimizer: hint(boolean, true, 'the optimizer is always our own'),
-  dataloader_drop_last: hint(boolean, false, 'batches are always full'),
+const optimizerTypes = ['AdamW', 'Adam', 'Lamb', 'Lion', 'Adagrad', 'SGD', 'Muon'] as const
+/** DeepSpeed's other optimizers: why not, and what to use. */
+export const refusedOptimizers: Record<string, string> = {
+  OneBitAdam: 'compressed gradients change the result; use AdamW',
+  ZeroOneAdam: 'compressed gradients change the result; use AdamW',
+  OneBitLamb: 'compressed gradients change the result; use Lamb',
+  MuAdam: 'it needs the base shapes of the mup package; use Adam with a learning rate for each parameter group',
+  MuAdamW: 'it needs the base shapes of the mup package; use AdamW with a learning rate for each parameter group',
+  MuSGD: 'it needs the base shapes of the mup package; use SGD with a learning rate for each parameter group',
 }
+const optimizerNames = [...optimizerTypes, ...Object.keys(refusedOptimizers)]
 
 export const optimizer = section('The optimizer.', {
   type: served(
-    oneOf(['AdamW', 'Adam'], true),
+    { ...oneOf(optimizerNames, true), label: oneOf(optimizerTypes).label },
     'AdamW',
-    'AdamW, or Adam (which is AdamW too unless adam_w_mode is false)',
-    false,
+    'AdamW, Adam (which is AdamW too unless adam_w_mode is false), Lamb, Lion, Adagrad, SGD or Muon',
   ),
-  params: section('Its parameters.', {
-    lr: served(rate, 1e-3, 'learning rate'),
-    betas: served(list(fraction, 2), [0.9, 0.999], 'decay of the first and second moment'),
-    eps: served(number({ above: 0 }), 1e-8, 'added to the root of the second moment'),
-    weight_decay: served(rate, 0, 'decoupled weight decay (L2 where adam_w_mode is false)'),
-    weight_decay_on: served(oneOf(['all', 'matrices']), 'all', '"matrices": biases and norms are not decayed'),
-    adam_w_mode: served(boolean, true, 'false: Adam with L2 regularisation (type Adam only)'),
-    bias_correction: served(boolean, true, 'moments are corrected for their start at zero'),
-    torch_adam: hint(boolean, false, 'there is one AdamW, fused'),
-    fused: hint(boolean, true, 'there is one AdamW, fused'),
-    amsgrad: refused(boolean, false, 'AMSGrad does not exist here; leave it out'),
-    max_grad_norm: refused(nullable(rate), null, 'use gradient_clipping at the top level'),
-  }),
+  params: served(anything, {}, 'by type; see below'),
   legacy_fusion: hint(boolean, false, 'there is one fusion'),
 })
 
+const common = (lr: number) => ({
+  lr: served(rate, lr, 'learning rate'),
+  ...decay,
+})
+const decay = {
+  weight_decay: served(rate, 0, 'weight decay; L2 in Adagrad, SGD and Adam without adam_w_mode'),
+  weight_decay_on: served(oneOf(['all', 'matrices']), 'all', '"matrices": biases and norms are not decayed'),
+  max_grad_norm: refused(nullable(rate), null, 'use gradient_clipping at the top level'),
+}
+const oneKernel = 'there is one kernel for each optimizer, fused'
+const fused = { fused: hint(boolean, true, oneKernel), foreach: hint(nullable(boolean), null, oneKernel) }
+const betas = (beta2: number) =>
+  served(list(fraction, 2), [0.9, beta2], 'how much of the running averages an update keeps')
+const epsilon = (eps: number) => served(number({ above: 0 }), eps, 'added to the root of the squared gradients')
+const biasCorrection = served(boolean, true, 'moments are corrected for their start at zero')
+const amsgrad = refused(boolean, false, 'AMSGrad does not exist here; leave it out')
+const maximize = refused(boolean, false, 'losses are minimised; change the sign of the loss')
+
+const adam = {
+  ...common(1e-3),
+  betas: betas(0.999),
+  eps: epsilon(1e-8),
+  bias_correction: biasCorrection,
+  torch_adam: hint(boolean, false, oneKernel),
+  ...fused,
+  amsgrad,
+  maximize,
+}
+/** Parameters of each optimizer. */
+export const optimizerParams = {
+  AdamW: section('Adam with decoupled weight decay.', {
+    ...adam,
+    adam_w_mode: refused(boolean, true, 'AdamW always decouples weight decay; use type Adam'),
+  }),
+  Adam: section('The same, unless adam_w_mode is false.', {
+    ...adam,
+    adam_w_mode: served(boolean, true, 'false: L2 regularisation instead of decoupled weight decay'),
+  }),
+  Lamb: section('Adam with a trust ratio for each parameter.', {
+    ...common(1e-3),
+    betas: betas(0.999),
+    eps: epsilon(1e-8),
+    eps_inside_sqrt: served(boolean, false, 'eps is added under the root'),
+    bias_correction: biasCorrection,
+    max_coeff: served(rate, 10, 'largest trust ratio'),
+    min_coeff: served(rate, 0.01, 'smallest trust ratio'),
+    amsgrad,
+  }),
+  Lion: section('Steps by the sign of the momentum.', { ...common(1e-3), betas: betas(0.99), ...fused }),
+  Adagrad: section('Steps by the sum of squared gradients.', {
+    ...common(1e-2),
+    eps: epsilon(1e-10),
+    lr_decay: served(rate, 0, 'the rate of update n is divided by 1 + (n - 1) times this'),
+    initial_accumulator_value: refused(rate, 0, 'sums begin at 0; raise eps, or leave it out'),
+    ...fused,
+    amsgrad,
+    maximize,
+  }),
+  SGD: section('Stochastic gradient descent.', {
+    ...common(1e-3),
+    momentum: served(fraction, 0, 'part of the last step that is kept; 0: no state'),
+    dampening: served(number({ min: 0, max: 1 }), 0, 'part of a gradient that does not enter the momentum'),
+    nesterov: served(boolean, false, 'the step looks ahead'),
+    ...fused,
+    maximize,
+  }),
+  Muon: section('Orthogonal steps for hidden matrices, AdamW for the rest.', {
+    lr: served(nullable(rate), null, 'learning rate of both halves; default: 0.02, and 3e-4 for adam_lr'),
+    muon_lr: served(nullable(rate), null, 'of the matrices, where the schedule gives lr; default: lr'),
+    adam_lr: served(nullable(rate), null, 'of the rest, where the schedule gives lr; default: lr'),
+    ...decay,
+    momentum: served(fraction, 0.95, 'how much of the momentum an update keeps'),
+    nesterov: served(boolean, true, 'the step looks ahead'),
+    ns_steps: served(integer({ min: 1, max: 20 }), 5, 'Newton-Schulz iterations'),
+    ns_method: hint(oneOf(['gram', 'standard']), 'gram', 'both give the same up to rounding'),
+    per_head_muon: refused(boolean, false, 'matrices are made orthogonal whole; leave it out'),
+    betas: betas(0.95),
+    eps: epsilon(1e-10),
+    ...fused,
+  }),
+}
+/** Optimizers with betas, of which OneCycle can cycle the first. */
+export const withBetas: readonly string[] = ['AdamW', 'Adam', 'Lamb', 'Lion']
+
 export const scheduler = section('The learning-rate schedule.', {
   type: served(
-    nullable(oneOf(['WarmupLR', 'WarmupDecayLR', 'WarmupCosineLR'], true)),
+    nullable(oneOf(['WarmupLR', 'WarmupDecayLR', 'WarmupCosineLR', 'OneCycle', 'LRRangeTest'], true)),
     null,
     'none: a constant rate',
-    false,
   ),
-  params: served(anything, {}, 'by type; see below', false),
+  params: served(anything, {}, 'by type; see below'),
 })
 
 const warmup = {
@@ -81,75 +141,24 @@ export const schedulerParams = {
     warmup_min_ratio: served(fraction, 0, "first update's part of the rate"),
     cos_min_ratio: served(number({ min: 0, max: 1 }), 1e-4, "last update's part of the rate"),
   }),
+  OneCycle: section('Up, down, then decay; momentum the other way.', {
+    cycle_min_lr: served(nullable(rate), null, 'rate at both ends of the cycle; needed'),
+    cycle_max_lr: served(nullable(rate), null, 'rate at its middle; needed'),
+    cycle_first_step_size: served(positive, 2000, 'updates of the first half'),
+    cycle_second_step_size: served(nullable(integer()), null, 'updates of the second half; default: as the first'),
+    cycle_first_stair_count: served(integer(), 0, 'stairs of the first half; 0: smooth'),
+    cycle_second_stair_count: served(nullable(integer()), null, 'stairs of the second half; default: as the first'),
+    decay_step_size: served(integer(), 0, 'updates of a unit of decay after the cycle; 0: no decay'),
+    decay_lr_rate: served(rate, 0, 'decay of the rate: divided by 1 + this, 1 + twice this, …'),
+    cycle_momentum: served(boolean, true, 'the first beta goes the other way'),
+    cycle_min_mom: served(fraction, 0.8, 'first beta at the middle of the cycle'),
+    cycle_max_mom: served(fraction, 0.9, 'first beta at both ends'),
+    decay_mom_rate: served(rate, 0, 'growth of the first beta after the cycle'),
+  }),
+  LRRangeTest: section('A rate that grows without end, to find the largest one that trains.', {
+    lr_range_test_min_lr: served(rate, 1e-3, 'rate of the first update'),
+    lr_range_test_step_size: served(positive, 2000, 'updates of one growth'),
+    lr_range_test_step_rate: served(rate, 1, 'growth: the first rate times this'),
+    lr_range_test_staircase: served(boolean, false, 'it grows in stairs'),
+  }),
 }
-
-export const bf16 = section('bfloat16 parameters and activations, f32 master weights, moments and gradient sums.', {
-  enabled: served(boolean, false, 'train in bf16'),
-  check_grad_overflow: refused(boolean, true, 'updates with infinite gradients are always left out'),
-  immediate_grad_update: hint(boolean, false, 'gradients are always summed at once, in f32'),
-  bf16_master_weights_and_grads: refused(boolean, false, 'master weights are f32'),
-  bf16_optimizer_states: refused(boolean, false, 'moments are f32'),
-})
-
-export const fp16 = refusedSection('fp16 training is not there yet; use bf16, which needs no loss scale', {
-  enabled: served(boolean, false, ''),
-  auto_cast: served(boolean, false, ''),
-  loss_scale: served(rate, 0, ''),
-  initial_scale_power: served(integer(), 16, ''),
-  loss_scale_window: served(positive, 1000, ''),
-  hysteresis: served(positive, 2, ''),
-  consecutive_hysteresis: served(boolean, false, ''),
-  min_loss_scale: served(rate, 1, ''),
-  fp16_master_weights_and_grads: served(boolean, false, ''),
-})
-
-export const dataTypes = section('Element types.', {
-  grad_accum_dtype: refused(nullable(oneOf(['fp32'])), null, 'gradients are accumulated in f32; leave it out'),
-  param_dtype: refused(nullable(string), null, 'use bf16.enabled'),
-  buffer_dtype: refused(nullable(string), null, 'use bf16.enabled'),
-})
-
-export const torchAutocast = refusedSection('it is of PyTorch; use bf16', {
-  enabled: served(boolean, false, ''),
-  dtype: served(nullable(string), null, ''),
-  lower_precision_safe_modules: served(nullable(list(string)), null, ''),
-})
-export const amp = refusedSection('it is of NVIDIA Apex; use bf16', {
-  enabled: served(boolean, false, ''),
-  opt_level: served(nullable(string), null, ''),
-})
-
-const memoryOnly = 'it moves memory only; results are the same without'
-export const activationCheckpointing = section('Recomputation of activations in backward.', {
-  number_checkpoints: served(
-    nullable(integer()),
-    null,
-    'groups of blocks of which only the input is kept; null or 0: none',
-  ),
-  partition_activations: hint(boolean, false, memoryOnly),
-  cpu_checkpointing: hint(boolean, false, memoryOnly),
-  contiguous_memory_optimization: hint(boolean, false, memoryOnly),
-  synchronize_checkpoint_boundary: hint(boolean, false, memoryOnly),
-  profile: hint(boolean, false, memoryOnly),
-})
-
-export const compile = hintSection('kernels are compiled ahead of time', {
-  enabled: served(boolean, false, ''),
-  deepcompile: served(boolean, false, ''),
-  passes: served(anything, null, ''),
-  double_buffer: served(boolean, true, ''),
-  keep_int_input_tensors: served(boolean, true, ''),
-  keep_all_input_tensors: served(boolean, false, ''),
-  offload_activation_pin_memory: served(boolean, true, ''),
-  free_activation: served(boolean, false, ''),
-  free_activation_threshold: served(integer(), 10 * 2 ** 20, ''),
-  offload_activation: served(boolean, false, ''),
-  offload_opt_states: served(boolean, false, ''),
-  offload_parameters: served(boolean, false, ''),
-  symmetric_memory: served(boolean, false, ''),
-  debug_log: served(boolean, false, ''),
-  sync_before_reduce: served(boolean, false, ''),
-  sync_after_reduce: served(boolean, false, ''),
-  sync_before_allgather: served(boolean, false, ''),
-  sync_after_allgather: served(boolean, false, ''),
-})

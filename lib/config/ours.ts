@@ -5,27 +5,28 @@ import { anything, boolean, integer, list, nullable, number, path, string } from
 
 const atLeastOne = integer({ min: 1 })
 const count = integer()
+const ranks = integer({ min: 1, max: 2 ** 20 })
 
 export const model = section('The model: a Hugging Face configuration, inline or in a folder.', {
-  config: served(nullable(anything), null, 'a Hugging Face config.json, inline (`model_type`: gpt2, llama)', false),
-  path: served(nullable(path), null, 'a folder with config.json instead', false),
+  config: served(nullable(anything), null, 'a Hugging Face config.json, inline (`model_type`: gpt2, llama)'),
+  path: served(nullable(path), null, 'a folder with config.json instead'),
   weights: served(boolean, false, 'start from the *.safetensors of `path`'),
 })
 
 export const data = section('Training text.', {
-  train: served(list(path), [], 'files: text, .jsonl, or ready token files', false),
-  validation: served(list(path), [], 'files for evaluation', false),
+  train: served(list(path), [], 'files: text, .jsonl, or ready token files'),
+  validation: served(list(path), [], 'files for evaluation'),
   validation_fraction: served(number({ min: 0, below: 1 }), 0, 'part of `train`, from its end, for evaluation'),
-  tokenizer: served(string, 'byte', '"byte", "gpt2", or the path of a tokenizer.json', false),
+  tokenizer: served(path, 'byte', '"byte", "gpt2", or the path of a tokenizer.json'),
   sequence_length: served(nullable(atLeastOne), null, 'tokens of a sample; default: what the model can hold'),
   text_key: served(string, 'text', 'the key of the text in .jsonl files'),
 })
 
 export const mesh = section('Ranks along each axis; data parallelism is what is left.', {
-  pipeline: served(atLeastOne, 1, 'pipeline stages'),
-  tensor: served(atLeastOne, 1, 'tensor parallel ranks'),
-  context: served(atLeastOne, 1, 'context (sequence) parallel ranks'),
-  expert: served(atLeastOne, 1, 'expert parallel ranks'),
+  pipeline: served(ranks, 1, 'pipeline stages'),
+  tensor: served(ranks, 1, 'tensor-parallel ranks'),
+  context: served(ranks, 1, 'context-parallel (sequence-parallel) ranks'),
+  expert: served(ranks, 1, 'expert-parallel ranks; they divide the data-parallel ones'),
 })
 
 export const train = section('The run.', {

@@ -36,10 +36,11 @@ export function number(range: Range = {}): ValueType<number> {
   }
 }
 
+/** Integers that a double holds exactly: 2^53 and more are refused. */
 export function integer(range: Range = { min: 0 }): ValueType<number> {
   return {
     label: `an integer ${rangeLabel(range)}`.trim(),
-    read: (v) => (typeof v === 'number' && Number.isInteger(v) && within(v, range) ? v : undefined),
+    read: (v) => (typeof v === 'number' && Number.isSafeInteger(v) && within(v, range) ? v : undefined),
   }
 }
 
@@ -53,9 +54,10 @@ export const string: ValueType<string> = {
   read: (v) => (typeof v === 'string' ? v : undefined),
 }
 
+/** A null byte would end the path inside the operating system. */
 export const path: ValueType<string> = {
   label: 'the path of a file or folder',
-  read: (v) => (typeof v === 'string' && v !== '' ? v : undefined),
+  read: (v) => (typeof v === 'string' && v !== '' && !v.includes('\0') ? v : undefined),
 }
 
 /** Any value: for keys whose content does not matter here. */
@@ -75,11 +77,37 @@ export function nullable<T>(type: ValueType<T>): ValueType<T | null> {
   return { ...type, label: `${type.label}, or null`, read: (v) => (v === null ? null : type.read(v)) }
 }
 
-/** A list; a single value counts as a list of one. */
-export function list<T>(type: ValueType<T>, length?: number): ValueType<T[]> {
+/** null means `value`: for keys whose default DeepSpeed writes as null. */
+export function orNull<T>(type: ValueType<T>, value: NoInfer<T>): ValueType<T> {
+  return { ...type, label: `${type.label}, or null`, read: (v) => (v === null ? value : type.read(v)) }
+}
+
+/** "auto" means `value`: where DeepSpeed's own default is the word. */
+export function orAuto<T, V>(type: ValueType<T>, value: V): ValueType<T | V> {
+  return { ...type, label: `${type.label}, or "auto"`, read: (v) => (v === 'auto' ? value : type.read(v)) }
+}
+
+const floatNames = { fp32: ['float32', 'float'], bf16: ['bfloat16'], fp16: ['float16', 'half'] } as const
+export type FloatName = keyof typeof floatNames
+
+/** fp32, bf16 or fp16 by any of PyTorch's names. */
+export const floatType: ValueType<FloatName> = {
+  label: '"fp32", "bf16" or "fp16"',
+  words: Object.keys(floatNames),
+  read: (v) => {
+    const word = typeof v === 'string' ? v.toLowerCase().replace(/^torch\./, '') : ''
+    return (Object.keys(floatNames) as FloatName[]).find(
+      (name) => word === name || (floatNames[name] as readonly string[]).includes(word),
+    )
+  },
+}
+
+/** A list; a single value counts as a list of one, unless `length` or `strict` says otherwise. */
+export function list<T>(type: ValueType<T>, length?: number, strict = false): ValueType<T[]> {
   return {
-    label: `a list of ${length ?? ''} (each ${type.label})`.replace('  ', ' ').replace('of (', 'of values ('),
+    label: `a list of ${length ?? 'values'} (each ${type.label})`,
     read: (v) => {
+      if (strict && !Array.isArray(v)) return undefined
       const read = (Array.isArray(v) ? v : [v]).map((item) => type.read(item))
       const fits = !read.includes(undefined) && (length === undefined || read.length === length)
       return fits ? (read as T[]) : undefined

@@ -1,20 +1,34 @@
 // initialize: from a plain model and a configuration to an engine. A list of steps and nothing else.
 
 import { randomBytes } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
-import { dirname, resolve } from 'node:path'
+import { type ErrorCode, ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
-import { type Config, parseConfigText, resolveConfig } from '../config/index.js'
+import { loadPretrained } from '../checkpoint/pretrained.js'
+import { type Config, readConfigSource, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
 import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
+import type { Parameter } from '../nn/parameter.js'
+import { assignGroups, type ParamGroup } from '../optim/groups.js'
+import { LossScaler } from '../optim/loss-scale.js'
+import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
+import { parallelizeContext } from '../parallel/context/parallelize.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
+import { Mesh } from '../parallel/mesh.js'
+import { parallelize } from '../parallel/parallelize.js'
+import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
+import type { SplitMethod } from '../parallel/pipeline/split.js'
+import { cutModel } from '../parallel/pipeline/stage.js'
+import type { Plan } from '../parallel/plan.js'
 import type { Stage } from '../parallel/zero/unit.js'
-import { Zero } from '../parallel/zero/zero.js'
+import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
-import { Engine, type Trainable } from './engine.js'
+import type { EngineParts, Trainable } from './base.js'
+import { Engine } from './engine.js'
+import { offloadOf } from './offload.js'
+import { PipelineEngine } from './pipeline-engine.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
 export interface World {
@@ -23,12 +37,25 @@ export interface World {
   group: ProcessGroup
 }
 
+/** The process's place among the ranks is one: engines share it, and the last one to close leaves. */
+let joined: { world: Promise<World>; users: number } | undefined
+
 /** Sets up the native runtime and joins the other ranks, as the environment variables say (torchrun's). */
 export async function joinWorld(options: { serial?: boolean } = {}): Promise<World> {
+  joined ??= { world: meetWorld(options), users: 0 }
+  joined.users++
+  try {
+    return await joined.world
+  } catch (error) {
+    joined = undefined
+    throw error
+  }
+}
+
+async function meetWorld(options: { serial?: boolean }): Promise<World> {
   const environment = readEnvironment()
   if (environment.launched) exitWithParent()
-  const threads = environment.threads ?? Math.max(1, Math.floor(availableParallelism() / environment.localWorldSize))
-  binding().native.configure({ threads, serial: options.serial ?? environment.serial })
+  configureStreams(environment, options.serial ?? environment.serial)
   const meeting = await rendezvous(environment)
   try {
     const [jobId] = await meeting.exchange('job', randomBytes(12).toString('hex'))
@@ -41,41 +68,91 @@ export async function joinWorld(options: { serial?: boolean } = {}): Promise<Wor
   }
 }
 
+/** A user who has run operations before has the threads that there were; only a wish that comes too late is an error. */
+function configureStreams(environment: RankEnvironment, serial: boolean): void {
+  const { threads, localWorldSize, memoryLimit } = environment
+  const share = Math.max(1, Math.floor(availableParallelism() / localWorldSize))
+  try {
+    binding().native.configure({ threads: threads ?? share, serial, ...(memoryLimit !== undefined && { memoryLimit }) })
+  } catch (error) {
+    if (threads !== undefined || serial) throw error
+  }
+}
+
+/** Ends what the other ranks wait for, with this rank's error; to be called before it leaves. */
+export function failWorld({ group, meeting, environment }: World, error: unknown): void {
+  const { code, message } = errorOf(error)
+  if (group.size > 1) {
+    const told = /^rank \d+: /.test(message) ? message : `rank ${environment.rank}: ${message}`
+    binding().native.commAbort(code, told)
+  }
+  meeting.fail(error as Error)
+}
+
+const errorOf = (error: unknown): { code: ErrorCode; message: string } =>
+  error instanceof ZeroshardError ? error : { code: 'INTERNAL', message: String((error as Error)?.message ?? error) }
+
 export async function leaveWorld(world: World): Promise<void> {
+  if (joined && --joined.users > 0) return
+  joined = undefined
   if (world.group.size > 1) binding().native.commDestroy()
   await world.meeting.close()
 }
 
-/** Reads a configuration file (JSON with comments) for a world of this size. */
-export async function loadConfig(path: string, worldSize: number): Promise<Config> {
-  const raw = parseConfigText(await readFile(path, 'utf8'), path)
-  return resolveConfig(raw, { source: path, directory: dirname(resolve(path)), worldSize })
+/** Reads a configuration (an object, a file of JSON with comments, or base64 of one) for a world of this size. */
+export function loadConfig(config: string | Record<string, unknown>, worldSize: number): Config {
+  const { raw, source, directory } = readConfigSource(config)
+  return resolveConfig(raw, { source, directory, worldSize })
 }
 
-/** The engine of a model on a world. */
-export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config: Config, world: World): Engine<Args> {
-  const { group } = world
+/** The engine of a model on a world; `plan`: how a user's model is cut over tensor ranks. Collective. */
+export function makeEngine<Args extends Tensor[]>(
+  model: Trainable<Args>,
+  config: Config,
+  world: World,
+  parameterGroups: readonly ParamGroup[] = [],
+  plan?: Plan,
+): Engine<Args> {
+  const { pipeline: pp, tensor: tp, context: cp, expert: ep, data: dp } = config.mesh
+  const mesh = Mesh.create(world.group, { pp, dp, cp, ep, tp })
   const { params } = config.optimizer
-  const stage = config.zero_optimization.stage as Stage
+  const zeroConfig = config.zero_optimization
+  const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
+  const { sequence_parallel, tp_overlap_comm, overlap_chunks } = config.tensor_parallel
+  const cutting = { sequence: sequence_parallel, chunks: tp_overlap_comm ? overlap_chunks : 1 }
+  config.hints.push(...parallelize(model, mesh, plan, cutting).notes)
+  const { train, sequence_length } = config.data
+  parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
+  const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
+  const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
+  const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
+  if (optimizer.needsWholeParameters) checkUncut(model, optimizer.type, tp)
+  const offload = offloadOf(config)
   const zero = new Zero(model, {
     stage,
-    group,
+    group: mesh.group('dp', 'cp'),
+    world: mesh.world,
     seed: config.train.seed,
-    dtype: config.bf16.enabled ? 'bf16' : 'f32',
-    decayMatricesOnly: params.weight_decay_on === 'matrices',
-    overlap: config.zero_optimization.overlap_comm ?? true,
-    optimizer: {
-      betas: params.betas as [number, number],
-      eps: params.eps,
-      weightDecay: params.weight_decay,
-      decoupled: config.optimizer.type === 'AdamW' || params.adam_w_mode,
-      biasCorrection: params.bias_correction,
-    },
+    dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
+    optimizer,
+    ...hyperGroups(model, params, parameterGroups),
+    overlap: zeroConfig.overlap_comm ?? true,
+    average: config.gradient_allreduce_op === 'mean',
+    communicationDtype: dtypeOf[config.communication_data_type],
+    maxUnit: zeroConfig.reduce_bucket_size,
+    persistBelow: zeroConfig.stage3_param_persistence_threshold,
+    prefetch: zeroConfig.stage3_prefetch_bucket_size,
+    maxLive: zeroConfig.stage3_max_live_parameters,
+    ...(offload && { offload }),
+    ...(cut && { include: cut.has }),
   })
-  return new Engine(model, {
+  const parts: EngineParts = {
     zero,
-    group,
+    mesh,
+    meeting: world.meeting,
+    asyncSave: config.checkpoint.async_save,
+    ...(config.fp16.enabled && { scaler: new LossScaler(config.fp16) }),
     stage,
     seed: config.train.seed,
     schedule: makeSchedule(config.scheduler, params.lr),
@@ -83,33 +160,102 @@ export function makeEngine<Args extends Tensor[]>(model: Trainable<Args>, config
     accumulationSteps: config.gradient_accumulation_steps,
     maxNorm: config.gradient_clipping,
     onClose: () => leaveWorld(world),
-  })
+  }
+  return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
 }
 
-/** `number_checkpoints` n: n evenly spaced groups of blocks keep only their inputs. */
+/** Norms and matrices of parameters that are cut over tensor ranks would depend on the cut. */
+function checkUncut(model: Module, type: string, tp: number): void {
+  const cut = model.parameters().find(({ slice }) => slice)
+  if (cut)
+    throw new ZeroshardError(
+      'CONFIG',
+      `optimizer.type ${type} looks at whole parameters, but '${cut.name}' is cut over mesh.tensor ${tp} ranks; use AdamW, SGD, Adagrad or Lion, or mesh.tensor 1`,
+    )
+}
+
+const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const
+
+/** The user's groups first; of the rest, weight decay on everything, or on matrices alone. */
+function hyperGroups(
+  model: Module,
+  { lr, weight_decay: weightDecay, weight_decay_on: on }: Config['optimizer']['params'],
+  parameterGroups: readonly ParamGroup[],
+): Pick<ZeroOptions, 'groups' | 'groupOf'> {
+  const parameters = model.parameters()
+  const assigned = assignGroups(
+    parameters.map(({ name, wholeShape, trainable }) => ({ name, shape: wholeShape, trainable })),
+    parameterGroups,
+  )
+  const groups = [
+    ...parameterGroups.map((group) => ({
+      weightDecay: group.weightDecay ?? weightDecay,
+      lrScale: group.lr === undefined || lr === 0 ? 1 : group.lr / lr,
+    })),
+    { weightDecay, lrScale: 1 },
+    { weightDecay: 0, lrScale: 1 },
+  ]
+  const own = new Map(parameters.map((parameter, index) => [parameter, assigned[index] as number]))
+  const rest = parameterGroups.length
+  const groupOf = (parameter: Parameter): number => {
+    const group = own.get(parameter) ?? -1
+    return group >= 0 ? group : on === 'matrices' && parameter.wholeShape.length < 2 ? rest + 1 : rest
+  }
+  return { groups, groupOf }
+}
+
+/** `number_checkpoints` n: of n groups of blocks only the input is kept; "selective": attention is computed again. */
 function applyRecompute(model: Module, config: Config): void {
-  const numCheckpoints = config.activation_checkpointing.number_checkpoints
-  if (numCheckpoints && model instanceof LanguageModel) model.recompute = () => true
+  const { activation_checkpointing: wanted } = config
+  const groups = wanted.number_checkpoints ?? 0
+  const attention = wanted.granularity === 'selective'
+  if (groups > 0 && attention) {
+    throw new ZeroshardError(
+      'CONFIG',
+      `activation_checkpointing: number_checkpoints ${groups} and granularity "selective" exclude each other; keep one`,
+    )
+  }
+  if (model instanceof LanguageModel) model.recompute = { groups, attention }
+  else if (groups > 0 || attention) {
+    config.hints.push(
+      'activation_checkpointing: this model has no blocks that are known here; use checkpoint(fn, …inputs) in its forward',
+    )
+  }
 }
 
 /**
- * DeepSpeed's initialize: joins the ranks, materialises the model, returns the engine. `config`: a path or an object.
+ * DeepSpeed's initialize: joins the ranks, materialises the model, returns the engine. `config`: an
+ * object, a path, or urlsafe base64 of JSON.
  *
  * @example
+ * class Mlp extends nn.Module {
+ *   readonly up = new nn.Linear(256, 1024) // a declaration: no memory until initialize()
+ *   readonly down = new nn.Linear(1024, 256)
+ *   forward(x: Tensor): Tensor {
+ *     return this.down.forward(ops.gelu(this.up.forward(x)))
+ *   }
+ * }
  * const engine = await initialize({ model: new Mlp(), config: 'ds_config.json' })
+ * const x = tensor(new Float32Array(512), [2, 256])
+ * engine.backward(ops.meanSquaredError(engine.forward(x), x))
+ * await engine.step()
+ * await engine.close()
  */
 export async function initialize<Args extends Tensor[]>(options: {
   model: Trainable<Args>
   config: string | Record<string, unknown>
+  /** Parameters with a rate or weight decay of their own. */
+  parameterGroups?: readonly ParamGroup[]
+  /** How the model is cut over tensor ranks; default: a ready plan of our models, else a deduced one. */
+  plan?: Plan
 }): Promise<Engine<Args>> {
   const world = await joinWorld()
   try {
-    const { model, config } = options
-    const resolved =
-      typeof config === 'string'
-        ? await loadConfig(config, world.group.size)
-        : resolveConfig(config, { source: 'config', directory: process.cwd(), worldSize: world.group.size })
-    return makeEngine(model, resolved, world)
+    const { model, parameterGroups, plan } = options
+    const config = loadConfig(options.config, world.group.size)
+    const engine = makeEngine(model, config, world, parameterGroups, plan)
+    if (config.model.weights) await loadPretrained(config.model.path as string, model, engine.parts.zero)
+    return engine
   } catch (error) {
     await leaveWorld(world)
     throw error

@@ -16,6 +16,8 @@ export interface RankEnvironment {
   timeoutSeconds: number
   /** Threads of the kernels, where the user says so. */
   threads: number | undefined
+  /** Bytes that this rank's tensors may take, offloaded ones included, where the user says so. */
+  memoryLimit: number | undefined
   /** True where our launcher started this process. */
   launched: boolean
 }
@@ -54,6 +56,7 @@ export function readEnvironment(env: NodeJS.ProcessEnv = process.env): RankEnvir
     serial: env.ZEROSHARD_SERIAL === '1',
     timeoutSeconds: whole('ZEROSHARD_TIMEOUT', 600, 1),
     threads: whole('ZEROSHARD_NUM_THREADS', undefined, 1),
+    memoryLimit: whole('ZEROSHARD_MEMORY_LIMIT', undefined, 1),
     launched: env.ZEROSHARD_CHILD === '1',
   }
 }

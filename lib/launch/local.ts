@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { type AddressInfo, createServer } from 'node:net'
 import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
 import { ZeroshardError } from '../binding/errors.js'
 
 export interface LocalOptions {
@@ -14,19 +15,33 @@ export interface LocalOptions {
   env?: NodeJS.ProcessEnv
 }
 
+/** How the ranks ended: all well, or as the first that failed did. */
 export interface LocalOutcome {
-  /** 0, or the exit status of the first rank that failed (1 where a signal killed it). */
+  /** 0, the exit status of the failed rank, 1 where a signal killed it, 130 after an interruption. */
   status: number
   failedRank?: number
+  /** What killed it. */
   signal?: NodeJS.Signals
-  /** Said only where the rank could not say it itself. */
+  /** Names the rank and how it ended; none after an interruption. */
   message?: string
+  /** The end of its stderr, where that passed through the launcher (rank 0 has the terminal). */
+  lastLines?: readonly string[]
 }
 
 /** Seconds that the others have to end by themselves after one failed; then SIGTERM, then SIGKILL. */
 const GRACE = [5, 10]
 /** After an interruption ranks may still be saving. */
 const INTERRUPTED = 130
+/** Lines of a rank's stderr that are kept for the end. */
+const LAST_LINES = 8
+/** ms that the output of a rank's own children may still take when the rank has ended. */
+const LATE_OUTPUT = 1000
+
+interface Rank {
+  readonly rank: number
+  readonly child: ChildProcess
+  readonly lastLines: string[]
+}
 
 /** Runs one process per rank. Rank 0 has the terminal, lines of the others begin with their rank. */
 export async function launchLocal({ nproc, command, args, env = process.env }: LocalOptions): Promise<LocalOutcome> {
@@ -40,29 +55,38 @@ export async function launchLocal({ nproc, command, args, env = process.env }: L
     ZEROSHARD_SECRET: randomBytes(16).toString('hex'),
     ZEROSHARD_CHILD: '1',
   }
-  const children = Array.from({ length: nproc }, (_, rank) => startRank(rank, command, args, shared))
+  const ranks: Rank[] = []
   const signalAll = (signal: NodeJS.Signals): void => {
-    for (const child of children) if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+    for (const { child } of ranks) if (child.exitCode === null && child.signalCode === null) child.kill(signal)
   }
-  const passOn = (signal: NodeJS.Signals): void => signalAll(signal)
+  const passedOn = new Set<NodeJS.Signals>()
+  const passOn = (signal: NodeJS.Signals): void => {
+    passedOn.add(signal)
+    signalAll(signal)
+  }
+  // Before the first rank starts: from then on it is this process that must end them.
   process.on('SIGINT', passOn).on('SIGTERM', passOn)
   const timers: NodeJS.Timeout[] = []
   try {
+    for (let rank = 0; rank < nproc; rank++) ranks.push(startRank(rank, command, args, shared))
     let first: LocalOutcome | undefined
     await Promise.all(
-      children.map(async (child, rank) => {
-        const outcome = await ended(child, rank)
+      ranks.map(async (rank) => {
+        const outcome = await ended(rank, passedOn)
         const interrupted = outcome.status === INTERRUPTED
         if (outcome.status === 0 || (first && (interrupted || first.status !== INTERRUPTED))) return
         first = outcome
         if (interrupted) return
         timers.push(
           setTimeout(signalAll, (GRACE[0] as number) * 1000, 'SIGTERM'),
-          setTimeout(signalAll, (GRACE[1] as number) * 1000, 'SIGKILL'),
+          setTimeout(killGroups, (GRACE[1] as number) * 1000, ranks),
         )
       }),
     )
     return first ?? { status: 0 }
+  } catch (error) {
+    killGroups(ranks)
+    throw error
   } finally {
     for (const timer of timers) clearTimeout(timer)
     process.off('SIGINT', passOn).off('SIGTERM', passOn)
@@ -70,37 +94,62 @@ export async function launchLocal({ nproc, command, args, env = process.env }: L
 }
 
 /** Its own session, so that a terminal's Ctrl-C reaches it once, through the launcher. */
-function startRank(rank: number, command: string, args: string[], env: NodeJS.ProcessEnv): ChildProcess {
+function startRank(rank: number, command: string, args: string[], env: NodeJS.ProcessEnv): Rank {
   const own = { ...env, RANK: String(rank), LOCAL_RANK: String(rank) }
-  if (rank === 0)
-    return spawn(command, args, { env: own, stdio: ['inherit', 'inherit', 'inherit', 'ipc'], detached: true })
-  const child = spawn(command, args, { env: own, stdio: ['ignore', 'pipe', 'pipe', 'ipc'], detached: true })
-  for (const [from, to] of [
-    [child.stdout, process.stdout],
-    [child.stderr, process.stderr],
-  ] as const) {
-    createInterface({ input: from as NodeJS.ReadableStream }).on('line', (line) => to.write(`[rank ${rank}] ${line}\n`))
+  const lastLines: string[] = []
+  if (rank === 0) {
+    const stdio = ['inherit', 'inherit', 'inherit', 'ipc'] as const
+    return { rank, child: spawn(command, args, { env: own, stdio: [...stdio], detached: true }), lastLines }
   }
-  return child
+  const child = spawn(command, args, { env: own, stdio: ['ignore', 'pipe', 'pipe', 'ipc'], detached: true })
+  const relay = (from: Readable, to: NodeJS.WriteStream, onLine: (line: string) => void = () => {}): void => {
+    createInterface({ input: from }).on('line', (line) => {
+      to.write(`[rank ${rank}] ${line}\n`)
+      onLine(line)
+    })
+  }
+  relay(child.stdout as Readable, process.stdout)
+  relay(child.stderr as Readable, process.stderr, (line) => {
+    lastLines.push(line)
+    if (lastLines.length > LAST_LINES) lastLines.shift()
+  })
+  return { rank, child, lastLines }
 }
 
-function ended(child: ChildProcess, rank: number): Promise<LocalOutcome> {
+/** Kills ranks that are still there, with all processes that they started (in their own process groups, no other). */
+function killGroups(ranks: readonly Rank[]): void {
+  for (const { child } of ranks) {
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) continue
+    try {
+      process.kill(-child.pid, 'SIGKILL')
+    } catch {} // it ended meanwhile
+  }
+}
+
+function ended({ rank, child, lastLines }: Rank, passedOn: ReadonlySet<NodeJS.Signals>): Promise<LocalOutcome> {
   return new Promise((done, reject) => {
     child.once('error', (cause) =>
       reject(new ZeroshardError('IO', `rank ${rank} could not be started: ${cause.message}`, { cause })),
     )
-    child.once('close', (status, signal) =>
-      done(
-        signal
-          ? {
-              status: 1,
-              failedRank: rank,
-              signal,
-              message: `rank ${rank} was killed by ${signal}${signal === 'SIGKILL' ? ' (out of memory?)' : ''}`,
-            }
-          : { status: status as number, failedRank: rank },
-      ),
-    )
+    const end = (status: number | null, signal: NodeJS.Signals | null): void => {
+      const interrupted = signal ? passedOn.has(signal) : passedOn.size > 0 && status === INTERRUPTED
+      if (interrupted) done({ status: INTERRUPTED, failedRank: rank, ...(signal && { signal }) })
+      else if (signal) {
+        const message = `rank ${rank} was killed by ${signal}${signal === 'SIGKILL' ? ' (out of memory?)' : ''}`
+        done({ status: 1, failedRank: rank, signal, message, lastLines })
+      } else {
+        const message = `rank ${rank} failed first, with exit status ${status}`
+        done({ status: status as number, failedRank: rank, message, lastLines })
+      }
+    }
+    child.once('close', end)
+    // A process that the rank left behind may hold its output open: then it is let go of.
+    child.once('exit', () => {
+      const letGo = (): void => {
+        for (const stream of [child.stdout, child.stderr]) stream?.destroy()
+      }
+      setTimeout(letGo, LATE_OUTPUT).unref()
+    })
   })
 }
 
@@ -113,8 +162,9 @@ async function freePort(): Promise<number> {
   return port
 }
 
-/** In a rank: ends this process when its launcher is gone, however it went. */
+/** In a rank: ends this process when its launcher is gone, however it went; also where it went before this call. */
 export function exitWithParent(): void {
+  if (process.connected === false) process.exit(1)
   if (!process.channel) return
   process.on('disconnect', () => process.exit(1))
   process.channel.unref()

@@ -4,51 +4,72 @@ import * as ops from '../ops/index.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { Module } from './module.js'
 import { constant, type Init, normal, Parameter, uniform } from './parameter.js'
+import { wholeSequence } from './sequence.js'
 
+/** Options of `Linear`: with bias unless false; `init` also means a bias of 0; an activation is fused. */
 export interface LinearConfig {
   bias?: boolean
   init?: Init
   activation?: 'gelu' | 'geluTanh'
 }
 
-/** x (…, in) → (…, out); weight (out, in). */
+/**
+ * x (…, in) → (…, out); weight (out, in).
+ *
+ * @example
+ * const up = new nn.Linear(8, 4).materialize()
+ * up.forward(tensor(new Float32Array(16), [2, 8])).shape // [2, 4]
+ */
 export class Linear extends Module {
   readonly weight: Parameter
   readonly bias: Parameter | undefined
-  readonly #activation: 'gelu' | 'geluTanh' | undefined
+  readonly activation: 'gelu' | 'geluTanh' | undefined
 
   constructor(inFeatures: number, outFeatures: number, config: LinearConfig = {}) {
     super()
     const init = config.init ?? uniform(1 / Math.sqrt(inFeatures))
     this.weight = new Parameter([outFeatures, inFeatures], init)
     this.bias = config.bias === false ? undefined : new Parameter([outFeatures], config.init ? constant(0) : init)
-    this.#activation = config.activation
+    this.activation = config.activation
   }
 
   forward(x: Tensor): Tensor {
-    return ops.linear(x, this.weight.tensor, this.bias?.tensor, { activation: this.#activation })
+    return ops.linear(x, this.weight.tensor, this.bias?.tensor, { activation: this.activation })
   }
 }
 
-/** GPT-2's linear: weight (in, out), as Hugging Face stores it. */
+/**
+ * GPT-2's linear: weight (in, out), as Hugging Face stores it.
+ *
+ * @example
+ * const up = new nn.Conv1D(8, 4, nn.normal(0.02)).materialize()
+ * up.weight.shape // [8, 4]
+ */
 export class Conv1D extends Module {
+  readonly inFirst = true
   readonly weight: Parameter
   readonly bias: Parameter
-  readonly #activation: 'gelu' | 'geluTanh' | undefined
+  readonly activation: 'gelu' | 'geluTanh' | undefined
 
   constructor(inFeatures: number, outFeatures: number, init: Init, activation?: 'gelu' | 'geluTanh') {
     super()
     this.weight = new Parameter([inFeatures, outFeatures], init)
     this.bias = new Parameter([outFeatures], constant(0))
-    this.#activation = activation
+    this.activation = activation
   }
 
   forward(x: Tensor): Tensor {
-    return ops.linear(x, this.weight.tensor, this.bias.tensor, { inFirst: true, activation: this.#activation })
+    return ops.linear(x, this.weight.tensor, this.bias.tensor, { inFirst: true, activation: this.activation })
   }
 }
 
-/** ids i32 (…) → (…, C); weight (V, C). */
+/**
+ * ids i32 (…) → (…, C); weight (V, C).
+ *
+ * @example
+ * const table = new nn.Embedding(256, 16).materialize()
+ * table.forward(tensor(Int32Array.of(7, 9))).shape // [2, 16]
+ */
 export class Embedding extends Module {
   readonly weight: Parameter
   constructor(numEmbeddings: number, dimension: number, init: Init = normal(1)) {
@@ -61,6 +82,13 @@ export class Embedding extends Module {
   }
 }
 
+/**
+ * (…, C) → (…, C), mean 0 and variance 1 over C, then weight and bias (C).
+ *
+ * @example
+ * const norm = new nn.LayerNorm(2).materialize()
+ * norm.forward(tensor([1, 3], [1, 2])) // [-1, 1]
+ */
 export class LayerNorm extends Module {
   readonly weight: Parameter
   readonly bias: Parameter
@@ -83,6 +111,13 @@ export class LayerNorm extends Module {
   }
 }
 
+/**
+ * (…, C) → (…, C), divided by the root mean square over C, then weight (C).
+ *
+ * @example
+ * const norm = new nn.RMSNorm(2).materialize()
+ * norm.forward(tensor([3, 4], [1, 2])) // [0.8485, 1.1314]
+ */
 export class RMSNorm extends Module {
   readonly weight: Parameter
   constructor(
@@ -101,17 +136,38 @@ export class RMSNorm extends Module {
   }
 }
 
-/** Zeroes with probability p in training; what is drawn depends on (seed, step, sample, module path) alone. */
+/**
+ * Zeroes with probability p in training; what is drawn depends on (seed, step, sample, module path) alone.
+ *
+ * @example
+ * const drop = new nn.Dropout(0.1)
+ * drop.eval()
+ * drop.forward(tensor([1, 2])) // [1, 2]
+ */
 export class Dropout extends Module {
+  sequence = wholeSequence
+
   constructor(readonly p: number) {
     super()
   }
   forward(x: Tensor): Tensor {
-    return this.training && this.p > 0 ? ops.dropout(x, this.p, this.path) : x
+    if (!this.training || this.p === 0) return x
+    return ops.dropout(x, this.p, this.path, this.sequence.part(x.shape[1] as number))
+  }
+
+  /** The same for an attention's weights; undefined where nothing is dropped. */
+  ofAttention(part: Partial<ops.AttentionDropout> = {}): ops.AttentionDropout | undefined {
+    return this.training && this.p > 0 ? { ...part, p: this.p, site: this.path } : undefined
   }
 }
 
-/** Modules one after the other. */
+/**
+ * Modules one after the other.
+ *
+ * @example
+ * const mlp = new nn.Sequential(new nn.Linear(2, 8), new nn.Linear(8, 1)).materialize()
+ * mlp.forward(tensor([1, 2], [1, 2])).shape // [1, 1]
+ */
 export class Sequential extends Module {
   readonly layers: Module[]
   constructor(...layers: Module[]) {

@@ -6,15 +6,47 @@ import { tidy, unscoped } from '../tensor/scope.js'
 import { type DType, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { Parameter } from './parameter.js'
 
+/** Called around a module's forward; ZeRO fetches and releases a block's parameters here. */
+export interface ForwardHooks {
+  before(): void
+  after(): void
+}
+
+/**
+ * What models and layers are: a tree of modules with parameters as its leaves. Its call is a scope of memory.
+ *
+ * @example
+ * class Mlp extends nn.Module {
+ *   readonly up = new nn.Linear(4, 16)
+ *   readonly down = new nn.Linear(16, 1)
+ *   forward(x: Tensor): Tensor {
+ *     return this.down.forward(ops.gelu(this.up.forward(x)))
+ *   }
+ * }
+ * const mlp = new Mlp().materialize({ seed: 1 })
+ * mlp.parameters().map(({ name }) => name) // ['up.weight', 'up.bias', 'down.weight', 'down.bias']
+ * mlp.forward(tensor(new Float32Array(8), [2, 4])).shape // [2, 1]
+ * mlp.dispose()
+ */
 export abstract class Module {
   training = true
+  hooks: ForwardHooks | undefined
   /** Path in the model; the root's is empty. Set by `nameTree`. */
   path = ''
 
   constructor() {
     const { forward } = this
     Object.defineProperty(this, 'forward', {
-      value: (...args: never[]) => tidy(() => forward.apply(this, args)),
+      value: (...args: never[]) => {
+        const { hooks } = this
+        if (!hooks) return tidy(() => forward.apply(this, args))
+        hooks.before()
+        try {
+          return tidy(() => forward.apply(this, args))
+        } finally {
+          hooks.after()
+        }
+      },
       enumerable: false,
       writable: true,
     })
@@ -27,19 +59,31 @@ export abstract class Module {
     return fieldsOf(this, (value): value is Module => value instanceof Module)
   }
 
+  /** Parameters that are fields of this very module. */
+  ownParameters(): Parameter[] {
+    return fieldsOf(this, (value): value is Parameter => value instanceof Parameter).map(([, parameter]) => parameter)
+  }
+
   /** All parameters by path, each once: a shared one has the name of its first place. */
   namedParameters(): Map<string, Parameter> {
     const found = new Map<string, Parameter>()
-    const seen = new Set<Parameter>()
+    for (const [parameter, [name]] of this.parameterPlaces()) {
+      parameter.name = name as string
+      found.set(parameter.name, parameter)
+    }
+    return found
+  }
+
+  /** Every parameter with its paths, the first one first: a shared one has several. */
+  parameterPlaces(): Map<Parameter, string[]> {
+    const places = new Map<Parameter, string[]>()
     this.visit((module) => {
       for (const [field, parameter] of fieldsOf(module, (value): value is Parameter => value instanceof Parameter)) {
-        if (seen.has(parameter)) continue
-        seen.add(parameter)
-        parameter.name = module.path ? `${module.path}.${field}` : field
-        found.set(parameter.name, parameter)
+        const path = module.path ? `${module.path}.${field}` : field
+        places.set(parameter, [...(places.get(parameter) ?? []), path])
       }
     })
-    return found
+    return places
   }
 
   parameters(): Parameter[] {
@@ -65,14 +109,17 @@ export abstract class Module {
     return this.train(false)
   }
 
-  /** Gives every parameter its own memory and initial values; for use without an engine. */
-  materialize(options: { seed?: number; dtype?: DType } = {}): this {
-    const { seed = 0, dtype = 'f32' } = options
+  /**
+   * Gives every parameter its own memory and initial values; for use without an engine. `values` false: memory
+   * alone, where the values come from elsewhere.
+   */
+  materialize(options: { seed?: number; dtype?: DType; values?: boolean } = {}): this {
+    const { seed = 0, dtype = 'f32', values = true } = options
     unscoped(() => {
       for (const parameter of this.namedParameters().values()) {
         if (parameter.materialized) continue
         const wide = empty(parameter.shape, { category: 'parameters' })
-        parameter.fill(wide, seed)
+        if (values) parameter.fill(wide, seed)
         parameter.attach(dtype === 'f32' ? wide : narrowed(wide, dtype))
       }
     })

@@ -4,24 +4,45 @@ import { record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
+import { checkProbability, drawsAt, randomState, type SequencePart } from './random.js'
 
+/** Options of `attention`. */
 export interface AttentionOptions {
   numHeads: number
   numKeyValueHeads?: number
   causal?: boolean
   /** Default 1/sqrt(D). */
   scale?: number
+  /** Zeroes weights (after the softmax) with probability p and scales the rest by 1/(1-p). */
+  dropout?: AttentionDropout | undefined
+}
+
+/**
+ * What is drawn depends on the seed, the step, `site` and the weight's place in the whole (sample, head, query,
+ * key). Where this call sees a part of the heads or of the sequence, the other fields say which.
+ */
+export interface AttentionDropout {
+  p: number
+  /** Name of the place in the model; default: the next draw of this micro-batch. */
+  site?: string
+  /** This part's first head of q, and the heads of the whole; default 0 and `numHeads`. */
+  firstHead?: number
+  totalHeads?: number
+  /** The first query's and key's place in the sequence, and its length; default: the last query sees the last key. */
+  firstQuery?: number
+  firstKey?: number
+  length?: number
 }
 
 /** Where q, k or v lies: tensor, offset of its first element, elements per token and per sequence. */
-interface Part {
+export interface Part {
   tensor: Tensor
   offset: number
   row: number
   batch: number
 }
 
-interface Geometry {
+export interface Geometry {
   b: number
   tq: number
   tk: number
@@ -31,9 +52,41 @@ interface Geometry {
   scale: number
   causal: boolean
   position: number
+  /** The scalars of dropout (native/ops/attention.h). */
+  draws: readonly number[]
 }
 
-function scalarsOf(g: Geometry, q: Part, k: Part, v: Part): number[] {
+const noDraws: readonly number[] = new Array(9).fill(0)
+
+function drawsOf(
+  op: string,
+  g: { tq: number; tk: number; hq: number },
+  dropout: AttentionDropout | undefined,
+): readonly number[] {
+  if (!dropout) return noDraws
+  checkProbability(op, dropout.p)
+  if (dropout.p === 0) return noDraws
+  const length = dropout.length ?? Math.max(g.tq, g.tk)
+  const { p, site, firstHead = 0, totalHeads = g.hq, firstQuery = length - g.tq, firstKey = length - g.tk } = dropout
+  const inside = firstHead + g.hq <= totalHeads && firstQuery + g.tq <= length && firstKey + g.tk <= length
+  if (!inside || Math.min(firstHead, firstQuery, firstKey) < 0) {
+    throw new ZeroshardError(
+      'ARGUMENT',
+      `[${op}] dropout of heads ${firstHead} to ${firstHead + g.hq} of ${totalHeads}, queries from ${firstQuery} (${g.tq}) and keys from ${firstKey} (${g.tk}) of ${length}: the part must lie in the whole`,
+    )
+  }
+  const { seed, firstSample } = randomState
+  return [p, seed, drawsAt(site), firstSample, firstHead, totalHeads, firstQuery, firstKey, length]
+}
+
+/** Which queries of o, lse and do these are, and whether other keys were there before (native/ops/attention.h). */
+export interface Place {
+  continues: boolean
+  first: number
+  tokens: number
+}
+
+export function scalarsOf(g: Geometry, q: Part, k: Part, v: Part, place?: Place): number[] {
   return [
     g.b,
     g.tq,
@@ -53,6 +106,10 @@ function scalarsOf(g: Geometry, q: Part, k: Part, v: Part): number[] {
     v.offset,
     v.row,
     v.batch,
+    ...g.draws,
+    place?.continues ? 1 : 0,
+    place?.first ?? 0,
+    place?.tokens ?? g.tq,
   ]
 }
 
@@ -71,55 +128,73 @@ function headsOf(op: string, x: Tensor, heads: number): number {
   return width / heads
 }
 
-/** Self-attention of packed qkv (B, T, 3·H·D), as GPT-2's c_attn makes it → (B, T, H·D). */
+/** Sizes of an attention, and where its q, k and v lie. */
+export interface Parts {
+  g: Geometry
+  parts: [Part, Part, Part]
+}
+
+/** Of qkv (B, T, (Hq + 2·Hkv)·D). */
+export function packedParts(qkv: Tensor, options: AttentionOptions): Parts {
+  const op = 'packedAttention'
+  checkFloat(op, qkv)
+  const { numHeads: hq, numKeyValueHeads: hkv = hq, causal = true, dropout } = options
+  const d = headsOf(op, qkv, hq + 2 * hkv)
+  if (hq % hkv !== 0)
+    throw new ZeroshardError('SHAPE', `[${op}] ${hq} heads cannot share ${hkv} of keys and values; use a divisor`)
+  const [b, t, row] = qkv.shape as [number, number, number]
+  const sizes = { b, tq: t, tk: t, hq, hkv, d, scale: options.scale ?? d ** -0.5, causal, position: 0 }
+  const part = (head: number): Part => ({ tensor: qkv, offset: head * d, row, batch: t * row })
+  return { g: { ...sizes, draws: drawsOf(op, sizes, dropout) }, parts: [part(0), part(hq), part(hq + hkv)] }
+}
+
+/**
+ * Self-attention of packed qkv (B, T, (Hq + 2·Hkv)·D), as GPT-2's c_attn makes it → (B, T, Hq·D).
+ *
+ * @example
+ * ops.packedAttention(tensor([0, 0, 7], [1, 1, 3]), { numHeads: 1 }) // [7]
+ */
 export function packedAttention(qkv: Tensor, options: AttentionOptions): Tensor {
-  checkFloat('packedAttention', qkv)
-  const h = options.numHeads
-  const d = headsOf('packedAttention', qkv, 3 * h)
-  const [b, t] = qkv.shape as [number, number]
-  const g: Geometry = {
-    b,
-    tq: t,
-    tk: t,
-    hq: h,
-    hkv: h,
-    d,
-    scale: options.scale ?? d ** -0.5,
-    causal: options.causal ?? true,
-    position: 0,
-  }
-  const parts = (x: Tensor): [Part, Part, Part] =>
-    [0, 1, 2].map((i) => ({ tensor: x, offset: i * h * d, row: 3 * h * d, batch: t * 3 * h * d })) as [Part, Part, Part]
-  const { o, lse } = forward(g, ...parts(qkv))
+  const { g, parts } = packedParts(qkv, options)
+  const { o, lse } = forward(g, ...parts)
   record('packedAttention', [o], [qkv], [qkv, o, lse], ([dy]) => {
     if (!dy) return []
     const dqkv = empty(qkv.shape, { dtype: qkv.dtype })
-    runOp('attention_backward', [dqkv, dqkv, dqkv], [dy, qkv, qkv, qkv, o, lse], scalarsOf(g, ...parts(qkv)))
+    runOp('attention_backward', [dqkv, dqkv, dqkv], [dy, qkv, qkv, qkv, o, lse], scalarsOf(g, ...parts))
     return [dqkv]
   })
   lse.dispose()
   return o
 }
 
-/** Attention of q (B, T, Hq·D) over k, v (B, S, Hkv·D) → (B, T, Hq·D). Causal: the last query sees the last key. */
+/**
+ * Attention of q (B, T, Hq·D) over k, v (B, S, Hkv·D) → (B, T, Hq·D). Causal: the last query sees the last key.
+ *
+ * @example
+ * const x = tensor([1, 0, 0, 1], [1, 2, 2])
+ * ops.attention(x, x, x, { numHeads: 1 }) // [1, 0, 0.3302, 0.6698]
+ */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
-  checkFloat('attention', q, k, v)
-  const g = geometryOf(q, k, v, options)
-  const part = (x: Tensor): Part => ({
-    tensor: x,
-    offset: 0,
-    row: x.shape[2] as number,
-    batch: (x.shape[1] as number) * (x.shape[2] as number),
-  })
-  const { o, lse } = forward(g, part(q), part(k), part(v))
+  const { g, parts } = separateParts(q, k, v, options)
+  const { o, lse } = forward(g, ...parts)
   record('attention', [o], [q, k, v], [q, k, v, o, lse], ([dy]) => {
     if (!dy) return []
     const [dq, dk, dv] = [q, k, v].map((x) => empty(x.shape, { dtype: x.dtype })) as [Tensor, Tensor, Tensor]
-    runOp('attention_backward', [dq, dk, dv], [dy, q, k, v, o, lse], scalarsOf(g, part(q), part(k), part(v)))
+    runOp('attention_backward', [dq, dk, dv], [dy, q, k, v, o, lse], scalarsOf(g, ...parts))
     return [dq, dk, dv]
   })
   lse.dispose()
   return o
+}
+
+/** Of q (B, T, Hq·D) and k, v (B, S, Hkv·D). */
+export function separateParts(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Parts {
+  checkFloat('attention', q, k, v)
+  const part = (x: Tensor): Part => {
+    const [, tokens, row] = x.shape as [number, number, number]
+    return { tensor: x, offset: 0, row, batch: tokens * row }
+  }
+  return { g: geometryOf(q, k, v, options), parts: [part(q), part(k), part(v)] }
 }
 
 function geometryOf(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Geometry {
@@ -141,7 +216,18 @@ function geometryOf(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions):
   }
   const [b, tq] = q.shape as [number, number]
   const tk = k.shape[1] as number
-  return { b, tq, tk, hq, hkv, d, scale: options.scale ?? d ** -0.5, causal: options.causal ?? true, position: tk - tq }
+  return {
+    b,
+    tq,
+    tk,
+    hq,
+    hkv,
+    d,
+    scale: options.scale ?? d ** -0.5,
+    causal: options.causal ?? true,
+    position: tk - tq,
+    draws: drawsOf('attention', { tq, tk, hq }, options.dropout),
+  }
 }
 
 /**
@@ -165,6 +251,7 @@ export function cachedAttention(
     scale: options.scale ?? options.headSize ** -0.5,
     causal: true,
     position: cache.length - options.tokens,
+    draws: noDraws,
   }
   const { o, lse } = forward(
     g,
@@ -176,21 +263,31 @@ export function cachedAttention(
   return o
 }
 
-/** Rotates x (B, T, H·D) by `table` (positions, D) f32: cos in the first half of D, sin in the second. */
-export function rotary(x: Tensor, table: Tensor, numHeads: number, position = 0): Tensor {
+/**
+ * Rotates x (B, T, H·D) by `table` (positions, D) f32: cos in the first half of D, sin in the second. The tokens stand
+ * at `position` and behind it, or where the part of a sequence says.
+ *
+ * @example
+ * const quarterTurn = tensor([0, 1], [1, 2])
+ * ops.rotary(tensor([1, 2], [1, 1, 2]), quarterTurn, 1) // [-2, 1]
+ */
+export function rotary(x: Tensor, table: Tensor, numHeads: number, position: number | SequencePart = 0): Tensor {
   checkFloat('rotary', x)
   checkDType('rotary', table, 'f32')
   const d = headsOf('rotary', x, numHeads)
   const [b, t] = x.shape as [number, number]
-  if (table.shape[1] !== d || position + t > (table.shape[0] as number)) {
+  const part = typeof position === 'number' ? { first: position } : position
+  const { first, split = t, second = 0 } = part as Partial<SequencePart> & { first: number }
+  const end = Math.max(first + Math.min(split, t), second + t - split)
+  if (table.shape[1] !== d || end > (table.shape[0] as number)) {
     throw new ZeroshardError(
       'SHAPE',
-      `[rotary] table ${table.describe()} does not cover positions ${position} to ${position + t} of D ${d}`,
+      `[rotary] table ${table.describe()} does not cover positions ${first} to ${end} of D ${d}`,
     )
   }
   const rotate = (source: Tensor, inverse: number): Tensor => {
     const y = empty(source.shape, { dtype: source.dtype })
-    runOp('rotary', [y], [source, table], [b, t, numHeads, d, position, inverse])
+    runOp('rotary', [y], [source, table], [b, t, numHeads, d, first, inverse, split, second])
     return y
   }
   const y = rotate(x, 0)

@@ -6,14 +6,20 @@ import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
 import { weightGradient } from './linear.js'
 
-/** table (V, C) by ids i32 (…) → (…, C). The ids must lie in [0, V): the loader checks them once. */
-export function embedding(table: Tensor, ids: Tensor): Tensor {
+/**
+ * table (V, C) by ids i32 (…) → (…, C). The ids must lie in [0, V): the loader checks them once. Where the table has
+ * rows [first, first + V) of a larger one, other ids give zeros.
+ *
+ * @example
+ * ops.embedding(tensor([1, 2, 3, 4], [2, 2]), tensor(Int32Array.of(1, 0))) // [3, 4, 1, 2]
+ */
+export function embedding(table: Tensor, ids: Tensor, first = 0): Tensor {
   checkFloat('embedding', table)
   checkDType('embedding', ids, 'i32')
   if (table.shape.length !== 2)
     throw new ZeroshardError('SHAPE', `[embedding] the table must be (V, C), got ${table.describe()}`)
   const [v, c] = table.shape as [number, number]
-  const scalars = [ids.count, c, 0, v]
+  const scalars = [ids.count, c, first, v]
   const y = empty([...ids.shape, c], { dtype: table.dtype })
   runOp('embedding_forward', [y], [table, ids], scalars)
   record('embedding', [y], [table], [ids], ([dy], context) => {

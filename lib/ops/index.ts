@@ -1,10 +1,10 @@
 // All differentiable operations.
 
 export * from './arithmetic.js'
-export { attention, packedAttention, rotary } from './attention.js'
+export { type AttentionDropout, type AttentionOptions, attention, packedAttention, rotary } from './attention.js'
 export { embedding } from './embedding.js'
 export * from './layout.js'
 export { type LinearOptions, linear, matmul } from './linear.js'
 export * from './loss.js'
 export * from './norm.js'
-export { dropout } from './random.js'
+export { dropout, type SequencePart } from './random.js'

@@ -5,7 +5,7 @@ import { ZeroshardError } from '../binding/errors.js'
 import { countOf, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkFloat, checkShape, lastDim } from './check.js'
 
-interface Product {
+export interface Product {
   batch?: number
   m: number
   n: number
@@ -17,7 +17,8 @@ interface Product {
 
 const epilogues = { none: 0, geluTanh: 1, gelu: 2, dGeluTanh: 3, dGelu: 4 } as const
 
-function product(
+/** One call of the kernel (native/ops/matmul.h); not on the tape. */
+export function product(
   y: Tensor,
   a: Tensor,
   b: Tensor,
@@ -26,13 +27,15 @@ function product(
     pre?: Tensor | undefined
     bias?: Tensor | undefined
     preIn?: Tensor | undefined
+    /** Factor of the product, f32 (1). */
+    alpha?: Tensor
     epilogue?: keyof typeof epilogues
   } = {},
 ): void {
   runOp(
     'matmul',
     [y, extra.pre],
-    [a, b, extra.bias, extra.preIn, undefined],
+    [a, b, extra.bias, extra.preIn, extra.alpha],
     [
       p.batch ?? 1,
       p.m,
@@ -46,7 +49,12 @@ function product(
   )
 }
 
-/** Product of matrices (…, M, K) and (…, K, N), or (K, N) for all of the batch → (…, M, N). */
+/**
+ * Product of matrices (…, M, K) and (…, K, N), or (K, N) for all of the batch → (…, M, N).
+ *
+ * @example
+ * ops.matmul(tensor([1, 2], [1, 2]), tensor([3, 4], [2, 1])) // [11]
+ */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   checkFloat('matmul', a, b)
   const [m, k] = [a.shape.at(-2), a.shape.at(-1)]
@@ -74,8 +82,12 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
     const da = context.needs(0) ? empty(a.shape, { dtype: a.dtype }) : undefined
     if (da) product(da, dy, b, { batch, m: rows, n: k, k: n, transB: true })
     const db = context.needs(1)
-      ? weightGradient(context, 1, b, (into, accumulate) =>
-          product(into, a, dy, { batch, m: k, n, k: rows, transA: true, accumulate }),
+      ? weightGradient(
+          context,
+          1,
+          b,
+          (into, accumulate) => product(into, a, dy, { batch, m: k, n, k: rows, transA: true, accumulate }),
+          [a, dy],
         )
       : undefined
     return [da, db]
@@ -83,16 +95,20 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   return y
 }
 
-/** Lets `compute` add into the leaf's gradient buffer, or write a fresh tensor where there is none. */
+/**
+ * Lets `compute` add into the leaf's gradient buffer, or write a fresh tensor where there is none. Where `uses` says
+ * which tensors it needs, it may be called later.
+ */
 export function weightGradient(
   context: BackwardContext,
   index: number,
   like: Tensor,
   compute: (into: Tensor, accumulate: boolean) => void,
+  uses?: readonly Tensor[],
 ): Tensor | undefined {
   const sink = context.sink(index)
   if (sink) {
-    compute(sink, true)
+    if (!uses || !context.postpone(index, uses, () => compute(sink, true))) compute(sink, true)
     return undefined
   }
   const fresh = empty(like.shape, { dtype: like.dtype })
@@ -100,14 +116,22 @@ export function weightGradient(
   return fresh
 }
 
+/** Options of `linear`. */
 export interface LinearOptions {
   /** Weight is (in, out), as GPT-2's Conv1D keeps it, instead of (out, in). */
   inFirst?: boolean
   /** Applied to the sum in the same pass. */
   activation?: 'gelu' | 'geluTanh' | undefined
+  /** The output, and what computes it (and the sum before the activation); default: fresh memory, one product. */
+  output?: { y: Tensor; compute: (pre: Tensor | undefined) => void }
 }
 
-/** x (…, in) · weight (out, in)ᵀ + bias (out) → (…, out). */
+/**
+ * x (…, in) · weight (out, in)ᵀ + bias (out) → (…, out).
+ *
+ * @example
+ * ops.linear(tensor([1, 2], [1, 2]), tensor([3, 4], [1, 2]), tensor([0.5])) // [11.5]
+ */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: LinearOptions = {}): Tensor {
   checkFloat('linear', x, weight, bias)
   const k = lastDim('linear', x)
@@ -121,27 +145,36 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
   }
   if (bias) checkShape('linear', 'bias', bias, [n])
   const m = k === 0 ? countOf(x.shape.slice(0, -1)) : x.count / k
-  const { activation } = options
-  const y = empty([...x.shape.slice(0, -1), n], { dtype: x.dtype })
+  const { activation, output } = options
+  const y = output?.y ?? empty([...x.shape.slice(0, -1), n], { dtype: x.dtype })
   const pre = activation ? empty(y.shape, { dtype: x.dtype }) : undefined
-  const forward = { m, n, k, transB: !options.inFirst }
-  product(y, x, weight, forward, { bias, pre, epilogue: activation ?? 'none' })
+  if (output) output.compute(pre)
+  else product(y, x, weight, { m, n, k, transB: !options.inFirst }, { bias, pre, epilogue: activation ?? 'none' })
   record('linear', [y], [x, weight, bias], [x, weight, pre], ([grad], context) => {
     if (!grad) return []
     const dy = pre ? activationGradient(grad, pre, activation as 'gelu') : grad
     const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
     if (dx) product(dx, dy, weight, { m, n: k, k: n, transB: options.inFirst === true })
     const dw = context.needs(1)
-      ? weightGradient(context, 1, weight, (into, accumulate) =>
-          options.inFirst
-            ? product(into, x, dy, { m: k, n, k: m, transA: true, accumulate })
-            : product(into, dy, x, { m: n, n: k, k: m, transA: true, accumulate }),
+      ? weightGradient(
+          context,
+          1,
+          weight,
+          (into, accumulate) =>
+            options.inFirst
+              ? product(into, x, dy, { m: k, n, k: m, transA: true, accumulate })
+              : product(into, dy, x, { m: n, n: k, k: m, transA: true, accumulate }),
+          [x, dy],
         )
       : undefined
     const db =
       bias && context.needs(2)
-        ? weightGradient(context, 2, bias, (into, accumulate) =>
-            runOp('reduce', [into], [dy], [1, m, n, 0, accumulate ? 1 : 0, 1]),
+        ? weightGradient(
+            context,
+            2,
+            bias,
+            (into, accumulate) => runOp('reduce', [into], [dy], [1, m, n, 0, accumulate ? 1 : 0, 1]),
+            [dy],
           )
         : undefined
     return [dx, dw, db]

@@ -7,7 +7,7 @@ import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { mul, sub } from './arithmetic.js'
 import { checkDType, checkFloat, checkShape, lastDim } from './check.js'
 import { mean } from './layout.js'
-import { weightGradient } from './linear.js'
+import { product, weightGradient } from './linear.js'
 
 function softmaxOf(op: string, x: Tensor, log: number): Tensor {
   checkFloat(op, x)
@@ -24,12 +24,27 @@ function softmaxOf(op: string, x: Tensor, log: number): Tensor {
   return y
 }
 
-/** Softmax over the last dim. */
+/**
+ * Softmax over the last dim.
+ *
+ * @example
+ * ops.softmax(tensor([0, 0])) // [0.5, 0.5]
+ */
 export const softmax = (x: Tensor): Tensor => softmaxOf('softmax', x, 0)
-/** Log-softmax over the last dim. */
+/**
+ * Log-softmax over the last dim.
+ *
+ * @example
+ * ops.logSoftmax(tensor([0, 0])) // [-0.6931, -0.6931]
+ */
 export const logSoftmax = (x: Tensor): Tensor => softmaxOf('logSoftmax', x, 1)
 
-/** Mean of (x - y)². */
+/**
+ * Mean of (x - y)².
+ *
+ * @example
+ * ops.meanSquaredError(tensor([1, 2]), tensor([1, 4])) // 2
+ */
 export function meanSquaredError(x: Tensor, y: Tensor): Tensor {
   return tidy(() => {
     const difference = sub(x, y)
@@ -37,6 +52,7 @@ export function meanSquaredError(x: Tensor, y: Tensor): Tensor {
   })
 }
 
+/** Options of the cross entropies. */
 export interface ClassifierOptions {
   /** Targets with this value don't count; default -100. */
   ignoreIndex?: number
@@ -46,25 +62,64 @@ export interface ClassifierOptions {
   logitBytes?: number
 }
 
-interface Rows {
+/** Some rows of a matrix. */
+export interface Rows {
   start: number
   count: number
 }
 
+/** How logits (rows, V) become losses; where the vocabulary is cut over ranks, by all of them. */
+export interface Scorer {
+  /** The most columns of any rank: all hold as many rows at once. */
+  columns: number
+  /** Writes each row's loss and, where asked for, its gradient times `scale` over the logits; a chunk may come again. */
+  score(call: ScoreCall): void
+  /** What it needs to score a chunk again in backward. */
+  saved(): readonly Tensor[]
+}
+/** One chunk of rows to score. */
+export interface ScoreCall {
+  logits: Tensor
+  targets: Tensor
+  losses: Tensor
+  gradient: boolean
+  ignoreIndex: number
+  scale: number
+  rows: Rows
+}
+
+/** The whole vocabulary here. */
+const whole = (columns: number): Scorer => ({
+  columns,
+  score: ({ logits, targets, losses, gradient, ignoreIndex, scale, rows }) =>
+    runOp(
+      'classifier',
+      [logits, losses, undefined],
+      [targets],
+      [rows.count, columns, columns, ignoreIndex, gradient ? 1 : 0, scale],
+    ),
+  saved: () => [],
+})
+
 /**
  * Mean cross entropy of x (…, C) · weight (V, C)ᵀ against targets i32 (…): an f32 scalar. The logits exist for one
  * chunk of rows at a time; where all fit in one, backward uses their gradient in place, else it computes them again.
+ *
+ * @example
+ * const [hidden, weight] = [tensor([1, 0], [1, 2]), tensor([1, 0, 1, 0], [2, 2])]
+ * ops.linearCrossEntropy(hidden, weight, tensor(Int32Array.of(1))) // 0.6931
  */
 export function linearCrossEntropy(
   x: Tensor,
   weight: Tensor,
   targets: Tensor,
   options: ClassifierOptions = {},
+  scorer?: Scorer,
 ): Tensor {
-  return tidy(() => classified(x, weight, targets, options))
+  return tidy(() => classified(x, weight, targets, options, scorer ?? whole(weight.shape[0] as number)))
 }
 
-function classified(x: Tensor, weight: Tensor, targets: Tensor, options: ClassifierOptions): Tensor {
+function classified(x: Tensor, weight: Tensor, targets: Tensor, options: ClassifierOptions, scorer: Scorer): Tensor {
   const op = 'linearCrossEntropy'
   checkFloat(op, x, weight)
   checkDType(op, targets, 'i32')
@@ -75,7 +130,7 @@ function classified(x: Tensor, weight: Tensor, targets: Tensor, options: Classif
   checkShape(op, 'targets', targets, x.shape.slice(0, -1))
   const v = weight.shape[0] as number
   const rows = targets.count
-  const perRow = v * (x.bytes / Math.max(x.count, 1))
+  const perRow = scorer.columns * (x.bytes / Math.max(x.count, 1))
   const chunk = Math.max(1, Math.min(rows, Math.floor((options.logitBytes ?? 2 ** 28) / perRow)))
   const single = chunk >= rows
   const recording = willRecord([x, weight])
@@ -83,20 +138,16 @@ function classified(x: Tensor, weight: Tensor, targets: Tensor, options: Classif
   const losses = empty([rows])
   const classify = (part: Rows, gradient: boolean, into: Tensor): Tensor => {
     const logits = empty([part.count, v], { dtype: x.dtype })
-    const input = x.view([part.count, c], part.start * c)
-    runOp(
-      'matmul',
-      [logits, undefined],
-      [input, weight, undefined, undefined, undefined],
-      [1, part.count, v, c, 0, 1, 0, 0],
-    )
-    const target = targets.view([part.count], part.start)
-    runOp(
-      'classifier',
-      [logits, into.view([part.count], part.start), undefined],
-      [target],
-      [part.count, v, v, options.ignoreIndex ?? -100, gradient ? 1 : 0, inverse],
-    )
+    product(logits, x.view([part.count, c], part.start * c), weight, { m: part.count, n: v, k: c, transB: true })
+    scorer.score({
+      logits,
+      targets: targets.view([part.count], part.start),
+      losses: into.view([part.count], part.start),
+      gradient,
+      ignoreIndex: options.ignoreIndex ?? -100,
+      scale: inverse,
+      rows: part,
+    })
     return logits
   }
   const chunks: Rows[] = []
@@ -110,26 +161,13 @@ function classified(x: Tensor, weight: Tensor, targets: Tensor, options: Classif
   const loss = empty([])
   runOp('reduce', [loss], [losses], [1, rows, 1, 0, 0, inverse])
   losses.dispose()
-  record(op, [loss], [x, weight], [x, weight, targets, dlogits], ([dy], context) => {
+  record(op, [loss], [x, weight], [x, weight, targets, dlogits, ...scorer.saved()], ([dy], context) => {
     if (!dy) return []
     const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
-    const apply = (part: Rows, gradient: Tensor, accumulate: boolean, into?: Tensor): void => {
-      if (dx) {
-        runOp(
-          'matmul',
-          [dx.view([part.count, c], part.start * c), undefined],
-          [gradient, weight, undefined, undefined, dy],
-          [1, part.count, c, v, 0, 0, 0, 0],
-        )
-      }
-      if (into) {
-        runOp(
-          'matmul',
-          [into, undefined],
-          [gradient, x.view([part.count, c], part.start * c), undefined, undefined, dy],
-          [1, v, c, part.count, 1, 0, accumulate ? 1 : 0, 0],
-        )
-      }
+    const apply = ({ start, count: m }: Rows, gradient: Tensor, accumulate: boolean, into?: Tensor): void => {
+      const part = (of: Tensor): Tensor => of.view([m, c], start * c)
+      if (dx) product(part(dx), gradient, weight, { m, n: c, k: v }, { alpha: dy })
+      if (into) product(into, gradient, part(x), { m: v, n: c, k: m, transA: true, accumulate }, { alpha: dy })
     }
     const dw = backwardChunks(chunks, dlogits, context, weight, apply, (part) => {
       const scratch = empty([rows])
@@ -162,7 +200,12 @@ function backwardChunks(
   return undefined
 }
 
-/** Mean cross entropy of logits (…, V) against targets i32 (…): an f32 scalar. */
+/**
+ * Mean cross entropy of logits (…, V) against targets i32 (…): an f32 scalar.
+ *
+ * @example
+ * ops.crossEntropy(tensor([0, 0], [1, 2]), tensor(Int32Array.of(1))) // 0.6931
+ */
 export function crossEntropy(logits: Tensor, targets: Tensor, options: ClassifierOptions = {}): Tensor {
   const op = 'crossEntropy'
   checkFloat(op, logits)

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { recomputeState } from '../autograd/functions.js'
 import { record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
-import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { countOf, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkFloat, lastDim } from './check.js'
 
 /** What dropout draws from: the engine sets it before each micro-batch. */
@@ -19,10 +19,8 @@ export interface RandomState {
 }
 
 export const randomState: RandomState = { seed: 0, step: 0, firstSample: 0, draws: 0 }
-recomputeState.save = () => randomState.draws
-recomputeState.restore = (draws) => {
-  randomState.draws = draws as number
-}
+recomputeState.save = () => ({ ...randomState })
+recomputeState.restore = (state) => void Object.assign(randomState, state)
 
 /** A 53-bit number for a name: where a stream of random numbers begins. */
 export function siteOf(...parts: readonly (string | number)[]): number {
@@ -30,17 +28,47 @@ export function siteOf(...parts: readonly (string | number)[]): number {
   return Number(digest.readBigUInt64LE(0) >> 11n)
 }
 
-/** Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …). */
-export function dropout(x: Tensor, p: number, site?: string): Tensor {
+/** The stream of numbers of one dropout: by name, or the next draw of this micro-batch. */
+export const drawsAt = (site?: string): number =>
+  siteOf('dropout', randomState.step, site ?? `draw ${randomState.draws++}`)
+
+export function checkProbability(op: string, p: number): void {
+  if (!(p >= 0 && p < 1)) throw new ZeroshardError('ARGUMENT', `[${op}] p ${p} must be in [0, 1)`)
+}
+
+/**
+ * Where the tokens of a part of the sequence lie: from position `first` on, and from token `split` on from position
+ * `second`; and the length of the whole.
+ */
+export interface SequencePart {
+  first: number
+  length: number
+  split?: number
+  second?: number
+}
+
+/**
+ * Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …), or (samples, part, …).
+ *
+ * @example
+ * const x = tensor(new Float32Array(1000).fill(1), [10, 100])
+ * await ops.mean(ops.dropout(x, 0.5, 'here')).item() // about 1: half of them are 2
+ */
+export function dropout(x: Tensor, p: number, site?: string, part?: SequencePart): Tensor {
   checkFloat('dropout', x)
-  if (!(p >= 0 && p < 1)) throw new ZeroshardError('ARGUMENT', `[dropout] p ${p} must be in [0, 1)`)
+  checkProbability('dropout', p)
   if (p === 0) return x
   const cols = lastDim('dropout', x)
   const rows = x.count / Math.max(cols, 1)
-  const { seed, step, firstSample } = randomState
-  const place = siteOf('dropout', step, site ?? `draw ${randomState.draws++}`)
+  const { seed, firstSample } = randomState
+  const place = drawsAt(site)
   const rowOffset = firstSample * (rows / Math.max(x.shape[0] as number, 1))
-  const scalars = [p, seed, place, rows, cols, cols, rowOffset, 0]
+  const scalars = [
+    p,
+    seed,
+    place,
+    ...(part ? indicesIn(x, part, firstSample) : [rows, cols, cols, rowOffset, 0, cols, 0]),
+  ]
   const draw = (source: Tensor): Tensor => {
     const y = empty(source.shape, { dtype: source.dtype })
     runOp('dropout', [y], [source], scalars)
@@ -49,6 +77,14 @@ export function dropout(x: Tensor, p: number, site?: string): Tensor {
   const y = draw(x)
   record('dropout', [y], [x], [], ([dy]) => [dy && draw(dy)])
   return y
+}
+
+/** The scalars from DROPOUT_ROWS on (native/ops/random.h): x (B, S, …) as the rows of its samples, of which it has a part. */
+function indicesIn(x: Tensor, { first, length, split, second = 0 }: SequencePart, firstSample: number): number[] {
+  const [samples, positions] = x.shape as [number, number]
+  const inner = countOf(x.shape.slice(2))
+  const sizes = [first, split ?? positions, second].map((size) => size * inner) as [number, number, number]
+  return [samples, positions * inner, length * inner, firstSample, ...sizes]
 }
 
 /** Fills with a + b·N(0, 1), or uniformly in [a, b). `offset`: index of the first element in the whole tensor. */

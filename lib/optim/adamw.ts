@@ -1,6 +1,8 @@
 // AdamW (and Adam with L2) over flat buffers, one pass of one kernel.
 
 import { runOp, type Tensor } from '../tensor/tensor.js'
+import type { Optimizer, OptimizerPart, UpdateCall } from './optimizer.js'
+import { betasOf, biasOf, flagOf, numberOf, type Params } from './params.js'
 
 export interface AdamWOptions {
   lr: number
@@ -25,16 +27,17 @@ export interface AdamWCall {
   /** Index of this update, from 1. */
   update: number
   /** Global norm of the gradients as stored (f32 scalar); where it is not finite the update does nothing. */
-  norm?: Tensor
+  norm?: Tensor | undefined
   /** 0: no clipping. */
   maxNorm: number
   gradScale: number
+  /** Default: true. */
+  zeroGrad?: boolean
 }
 
 /** One update; zeroes the gradient in the same pass. */
 export function adamw(buffers: AdamWBuffers, options: AdamWOptions, call: AdamWCall): void {
   const [beta1, beta2] = options.betas
-  const bias = (beta: number): number => (options.biasCorrection ? 1 - beta ** call.update : 1)
   runOp(
     'adamw',
     [buffers.param, buffers.m, buffers.v, buffers.out, buffers.grad],
@@ -45,12 +48,42 @@ export function adamw(buffers: AdamWBuffers, options: AdamWOptions, call: AdamWC
       beta2,
       options.eps,
       options.weightDecay,
-      bias(beta1),
-      bias(beta2),
+      biasOf(beta1, call.update, options.biasCorrection),
+      biasOf(beta2, call.update, options.biasCorrection),
       call.gradScale,
       call.maxNorm,
       options.decoupled ? 1 : 0,
-      1,
+      (call.zeroGrad ?? true) ? 1 : 0,
     ],
   )
 }
+
+/** Adam(W)'s hyperparameters without those that come with a call. */
+export type AdamWFixed = Omit<AdamWOptions, 'lr' | 'weightDecay'>
+
+export function updateAdamW(part: OptimizerPart, fixed: AdamWFixed, call: UpdateCall, weightDecay: number): void {
+  if (part.param.count === 0) return
+  const { param, out, grad, states } = part
+  const betas = [call.momentum ?? fixed.betas[0], fixed.betas[1]] as const
+  const buffers = { param, out, grad, m: states.exp_avg as Tensor, v: states.exp_avg_sq as Tensor }
+  adamw(buffers, { ...fixed, betas, lr: call.lr, weightDecay }, call)
+}
+
+function make(type: string, params: Params, decoupled: boolean): Optimizer {
+  const fixed: AdamWFixed = {
+    betas: betasOf(params, [0.9, 0.999]),
+    eps: numberOf(params, 'eps', 1e-8),
+    decoupled,
+    biasCorrection: flagOf(params, 'bias_correction', true),
+  }
+  return {
+    type,
+    states: ['exp_avg', 'exp_avg_sq'],
+    needsWholeParameters: false,
+    update: (part, call, weightDecay) => updateAdamW(part, fixed, call, weightDecay),
+  }
+}
+
+export const adamW = (params: Params): Optimizer => make('AdamW', params, true)
+/** DeepSpeed's Adam: AdamW, unless adam_w_mode is false. */
+export const adam = (params: Params): Optimizer => make('Adam', params, flagOf(params, 'adam_w_mode', true))

@@ -1,72 +1,102 @@
 // Learning-rate schedules as pure functions of the update's index (0 for the first), with DeepSpeed's formulas.
 
-import { ZeroshardError } from '../binding/errors.js'
+import { nearest, ZeroshardError } from '../binding/errors.js'
+import { lrRangeTest, oneCycle } from './cycles.js'
+import { count, ordered, real, type ScheduleParams } from './schedule-params.js'
 
-export type Schedule = (index: number) => number
+export interface Schedule {
+  (index: number): number
+  /** Where it cycles momentum: the first beta at an update. */
+  momentum?: (index: number) => number
+}
 
 export interface ScheduleConfig {
   type: string
-  params: Record<string, unknown>
+  params: ScheduleParams
 }
 
-const warmups: Record<string, (i: number, n: number) => number> = {
-  log: (i, n) => Math.min(1, Math.log(i + 1) / Math.log(Math.max(2, n))),
-  linear: (i, n) => Math.min(1, i / Math.max(1, n)),
+interface Warmup {
+  /** 0: none. */
+  steps: number
+  /** From 0 at the first update to 1 at update `steps`. */
+  part(index: number): number
 }
 
-function warmupOf(params: Record<string, unknown>, n: number): (i: number) => number {
+const curves: Record<string, (i: number, n: number) => number> = {
+  log: (i, n) => Math.log(i + 1) / Math.log(n),
+  linear: (i, n) => i / n,
+}
+
+/** DeepSpeed's: of one step it makes two. */
+function warmupOf(params: ScheduleParams): Warmup {
   const kind = String(params.warmup_type ?? 'log')
-  const curve = warmups[kind]
+  const curve = Object.hasOwn(curves, kind) ? curves[kind] : undefined
   if (!curve) throw new ZeroshardError('CONFIG', `scheduler.params.warmup_type '${kind}' is not one of log, linear`)
-  return (i) => (i < n ? curve(i, n) : 1)
+  const given = count(params, 'warmup_num_steps', 1000)
+  const steps = given === 0 ? 0 : Math.max(2, given)
+  return { steps, part: (i) => (i < steps ? curve(i, steps) : 1) }
 }
 
-const number = (params: Record<string, unknown>, key: string, fallback: number): number =>
-  Number(params[key] ?? fallback)
+function boundsOf(params: ScheduleParams, lr: number): readonly [number, number] {
+  const [low, high] = [real(params, 'warmup_min_lr', 0), real(params, 'warmup_max_lr', lr)]
+  ordered(['warmup_min_lr', low], ['warmup_max_lr', high])
+  return [low, high]
+}
 
 /** WarmupLR: from min to max, then constant. */
-function warmupLr(params: Record<string, unknown>, lr: number): Schedule {
-  const [low, high] = [number(params, 'warmup_min_lr', 0), number(params, 'warmup_max_lr', lr)]
-  const gamma = warmupOf(params, number(params, 'warmup_num_steps', 1000))
-  return (i) => low + (high - low) * gamma(i)
+function warmupLr(params: ScheduleParams, lr: number): Schedule {
+  const [low, high] = boundsOf(params, lr)
+  const { part } = warmupOf(params)
+  return (i) => low + (high - low) * part(i)
 }
 
 /** WarmupDecayLR: warm-up, then linearly to min at total_num_steps. */
-function warmupDecayLr(params: Record<string, unknown>, lr: number): Schedule {
-  const [low, high] = [number(params, 'warmup_min_lr', 0), number(params, 'warmup_max_lr', lr)]
-  const warmup = number(params, 'warmup_num_steps', 1000)
-  const total = number(params, 'total_num_steps', warmup)
-  const gamma = warmupOf(params, warmup)
-  return (i) => low + (high - low) * (i < warmup ? gamma(i) : Math.max(0, (total - i) / Math.max(1, total - warmup)))
+function warmupDecayLr(params: ScheduleParams, lr: number): Schedule {
+  const [low, high] = boundsOf(params, lr)
+  const { steps, part } = warmupOf(params)
+  const total = count(params, 'total_num_steps', Math.max(1, steps), 1)
+  const left = (i: number): number => Math.max(0, (total - i) / Math.max(1, total - steps))
+  return (i) => low + (high - low) * (i < steps ? part(i) : left(i))
 }
 
-/** WarmupCosineLR: ratio of the base rate; linear (or log) warm-up, then half a cosine to cos_min_ratio. */
-function warmupCosineLr(params: Record<string, unknown>, lr: number): Schedule {
-  const warmup = number(params, 'warmup_num_steps', 1000)
-  const total = number(params, 'total_num_steps', warmup)
-  const [minWarm, minCos] = [number(params, 'warmup_min_ratio', 0), number(params, 'cos_min_ratio', 1e-4)]
-  const gamma = warmupOf({ warmup_type: 'log', ...params }, warmup)
+/** WarmupCosineLR: ratio of the base rate; warm-up, then half a cosine to cos_min_ratio. */
+function warmupCosineLr(params: ScheduleParams, lr: number): Schedule {
+  const { steps, part } = warmupOf(params)
+  const total = count(params, 'total_num_steps', Math.max(1, steps), 1)
+  const [minWarm, minCos] = [
+    real(params, 'warmup_min_ratio', 0, { max: 1 }),
+    real(params, 'cos_min_ratio', 1e-4, { max: 1 }),
+  ]
   return (i) => {
-    if (i < warmup) return lr * (minWarm + (1 - minWarm) * gamma(i))
-    const progress = Math.min(1, (i - warmup + 1) / Math.max(1, total - warmup))
-    return lr * Math.max(0, minCos + (1 - minCos) * 0.5 * (1 + Math.cos(Math.PI * progress)))
+    if (i < steps) return lr * (minWarm + (1 - minWarm) * part(i))
+    const progress = Math.min(1, (i - steps + 1) / Math.max(1, total - steps))
+    return lr * (minCos + (1 - minCos) * 0.5 * (1 + Math.cos(Math.PI * progress)))
   }
 }
 
-const schedules: Record<string, (params: Record<string, unknown>, lr: number) => Schedule> = {
+const schedules: Record<string, (params: ScheduleParams, lr: number) => Schedule> = {
   WarmupLR: warmupLr,
   WarmupDecayLR: warmupDecayLr,
   WarmupCosineLR: warmupCosineLr,
+  OneCycle: oneCycle,
+  LRRangeTest: lrRangeTest,
 }
 
-/** The schedule that a `scheduler` section names; constant without one. */
+/**
+ * The schedule that a `scheduler` section names; constant without one.
+ *
+ * @param lr the optimizer's (or a parameter group's) rate, which warm-ups lead to unless they say otherwise
+ * @throws CONFIG with the key, where a parameter is missing or makes no sense
+ */
 export function makeSchedule(config: ScheduleConfig | undefined, lr: number): Schedule {
   if (!config) return () => lr
-  const make = schedules[config.type]
-  if (!make)
-    throw new ZeroshardError(
-      'CONFIG',
-      `scheduler.type '${config.type}' is not one of ${Object.keys(schedules).join(', ')}`,
-    )
-  return make(config.params, lr)
+  const { type, params } = config
+  const make = Object.hasOwn(schedules, type) ? schedules[type] : undefined
+  if (make) return make(params, lr)
+  const names = Object.keys(schedules)
+  const near = nearest(type, names)
+  throw new ZeroshardError(
+    'CONFIG',
+    `scheduler.type '${type}' is not one of ${names.join(', ')}${near ? `; did you mean ${near}?` : ''}`,
+  )
 }

@@ -4,12 +4,27 @@
 import type { ErrorCode } from '../binding/errors.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { binding, collectiveKinds, throwNative } from '../binding/native.js'
-import { COMMUNICATION, runOp, type Tensor } from '../tensor/tensor.js'
+import { COMMUNICATION, COPY, runOp, type Tensor } from '../tensor/tensor.js'
 
 type Kind = (typeof collectiveKinds)[number]
 
+export interface CallOptions {
+  /** Mean instead of sum. */
+  average?: boolean
+  /** Part of the fingerprint: calls that mean different things differ in it. */
+  tag?: number
+  stream?: number
+}
+
+/**
+ * Ranks that communicate. Every member makes the same calls in the same order; they are queued, not awaited.
+ *
+ * @example
+ * ProcessGroup.single().allReduce(tensor([1, 2])) // [1, 2]
+ */
 export class ProcessGroup {
   readonly size: number
+  readonly #subgroups = new Map<string, ProcessGroup>()
 
   /** `ranks`: world ranks of the members, in order; `id`: the native group. */
   constructor(
@@ -25,38 +40,87 @@ export class ProcessGroup {
     return new ProcessGroup(0, [0], 0)
   }
 
-  /** Sum (or mean) over the ranks, in place, in rank order in f32. */
-  allReduce(tensor: Tensor, average = false): Tensor {
-    if (this.size > 1) this.#call('allReduce', tensor, tensor, 0, average)
-    return tensor
+  /**
+   * The group of some of this group's ranks (world ranks, this one among them). Collective over those; the same
+   * ranks give the same group.
+   */
+  subgroup(ranks: readonly number[]): ProcessGroup {
+    const world = this.ranks[this.rank] as number
+    const rank = ranks.indexOf(world)
+    if (rank < 0) throw new ZeroshardError('ARGUMENT', `[subgroup] rank ${world} is not among ${ranks.join(', ')}`)
+    if (ranks.join() === this.ranks.join()) return this
+    const known = this.#subgroups.get(ranks.join())
+    if (known) return known
+    const id = ranks.length === 1 ? 0 : binding().native.commGroup([...ranks])
+    const group = new ProcessGroup(id, [...ranks], rank)
+    this.#subgroups.set(ranks.join(), group)
+    return group
+  }
+
+  /** This rank alone. */
+  get alone(): ProcessGroup {
+    return this.size === 1 ? this : new ProcessGroup(0, [this.ranks[this.rank] as number], 0)
+  }
+
+  /** Another group of the same ranks, whose collectives may run beside this one's. Collective. */
+  duplicate(): ProcessGroup {
+    return this.size === 1 ? this : new ProcessGroup(binding().native.commGroup([...this.ranks]), this.ranks, this.rank)
+  }
+
+  /** Sum (or mean) over the ranks, in place or in `output`, in rank order in f32. */
+  allReduce(tensor: Tensor, { output = tensor, ...options }: CallOptions & { output?: Tensor } = {}): Tensor {
+    this.#expect('allReduce', output, tensor.count)
+    if (this.size > 1) this.#call('allReduce', output, tensor, 0, options)
+    else if (output !== tensor) runOp('cast', [output], [tensor], [], options.stream ?? COMMUNICATION)
+    return output
   }
 
   /** input (size · n) summed over the ranks; this rank gets part `rank` in output (n). */
-  reduceScatter(output: Tensor, input: Tensor, average = false): Tensor {
+  reduceScatter(output: Tensor, input: Tensor, options: CallOptions = {}): Tensor {
     this.#expect('reduceScatter', input, output.count * this.size)
-    if (this.size > 1) this.#call('reduceScatter', output, input, output.count, average)
-    else runOp('cast', [output], [input], [], COMMUNICATION)
+    if (this.size > 1) this.#call('reduceScatter', output, input, output.count, options)
+    else runOp('cast', [output], [input], [], options.stream ?? COMMUNICATION)
     return output
   }
 
   /** Each rank's input (n), in rank order, in output (size · n). The input may be its own slot of the output. */
-  allGather(output: Tensor, input: Tensor): Tensor {
+  allGather(output: Tensor, input: Tensor, options: CallOptions = {}): Tensor {
     this.#expect('allGather', output, input.count * this.size)
-    if (this.size > 1) this.#call('allGather', output, input, input.count, false)
-    else runOp('cast', [output], [input], [], COMMUNICATION)
+    if (this.size > 1) this.#call('allGather', output, input, input.count, options)
+    else runOp('cast', [output], [input], [], options.stream ?? COMMUNICATION)
     return output
   }
 
   /** root's values on every rank, in place. */
   broadcast(tensor: Tensor, root = 0): Tensor {
-    if (this.size > 1) this.#call('broadcast', tensor, tensor, root, false)
+    if (this.size > 1) this.#call('broadcast', tensor, tensor, root)
+    return tensor
+  }
+
+  /** Part r of input (size · n) goes to rank r; output (size · n) has the parts for this rank, in rank order. */
+  allToAll(output: Tensor, input: Tensor, options: CallOptions = {}): Tensor {
+    this.#expect('allToAll', output, input.count)
+    if (input.count % this.size !== 0) this.#expect('allToAll', input, Math.ceil(input.count / this.size) * this.size)
+    if (this.size > 1) this.#call('allToAll', output, input, input.count / this.size, options)
+    else runOp('cast', [output], [input], [], options.stream ?? COMMUNICATION)
+    return output
+  }
+
+  /** To rank `peer` of this group. Buffered: the tensor may be freed or written at once. */
+  send(tensor: Tensor, peer: number, tag = 0): void {
+    this.#call('send', undefined, tensor, peer, { tag })
+  }
+
+  /** From rank `peer`, in the order of its sends. On the copy stream: what is sent or reduced does not wait for it. */
+  recv(tensor: Tensor, peer: number, tag = 0): Tensor {
+    this.#call('recv', tensor, undefined, peer, { tag, stream: COPY })
     return tensor
   }
 
   /** Resolves when every rank has come here. */
   async barrier(): Promise<void> {
     if (this.size === 1) return
-    this.#call('barrier', undefined, undefined, 0, false)
+    this.#call('barrier', undefined, undefined, 0)
     await binding().native.synchronize(COMMUNICATION)
   }
 
@@ -69,15 +133,23 @@ export class ProcessGroup {
     }
   }
 
-  #call(kind: Kind, output: Tensor | undefined, input: Tensor | undefined, detail: number, average: boolean): void {
+  #call(
+    kind: Kind,
+    output: Tensor | undefined,
+    input: Tensor | undefined,
+    detail: number,
+    { average = false, tag = 0, stream = COMMUNICATION }: CallOptions = {},
+  ): void {
     const { native, packet } = binding()
+    output?.ensure()
+    input?.ensure()
     packet[0] = collectiveKinds.indexOf(kind)
     packet[1] = this.id
-    packet[2] = COMMUNICATION
+    packet[2] = stream
     packet[3] = output ? output.handle : 0
     packet[4] = input ? input.handle : 0
     packet[5] = detail // count per rank, root or peer
-    packet[6] = 0
+    packet[6] = tag
     packet[7] = average ? 1 : 0
     if (native.collective() < 0) throwNative(kind)
   }

@@ -4,6 +4,7 @@
 import { binding, categories } from '../binding/native.js'
 import type { Category } from './tensor.js'
 
+/** Bytes by what they are for, and their sum. */
 export type MemoryByCategory = Record<Category | 'total', number>
 
 const named = (bytes: readonly number[]): MemoryByCategory => {
@@ -11,6 +12,13 @@ const named = (bytes: readonly number[]): MemoryByCategory => {
   return Object.fromEntries([...entries, ['total', bytes.reduce((sum, value) => sum + value, 0)]]) as MemoryByCategory
 }
 
+/**
+ * Exact counts of native memory.
+ *
+ * @example
+ * const x = empty([1000], { category: 'buffers' })
+ * memory.stats().live.buffers >= x.bytes // true
+ */
 export const memory = {
   /** Live bytes and their peak by category, bytes reserved from the system, live tensors. */
   stats(): { live: MemoryByCategory; peak: MemoryByCategory; reserved: number; tensors: number } {

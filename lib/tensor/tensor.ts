@@ -27,6 +27,7 @@ const arrayOf = {
 export const COMPUTE = 0
 export const COMMUNICATION = 1
 export const COPY = 2
+export const DISK = 3
 
 /** Number of elements of a shape. */
 export const countOf = (shape: Shape): number => shape.reduce((product, size) => product * size, 1)
@@ -51,8 +52,22 @@ function release(cell: { handle: number; storage: SharedStorage }): void {
 /** What produced a tensor; the tape's own type, opaque here. */
 export interface Producer {
   readonly sequence: number
+  /** Nobody can use that output any more, but operations that did already. */
+  outputDisposed(): void
+  /** One more user, until an outputDisposed(). */
+  retain(): void
 }
 
+/**
+ * A contiguous, row-major range of native memory. dispose() frees it; scopes do so for what they made.
+ *
+ * @example
+ * const x = tensor([1, 2, 3, 4], [2, 2])
+ * x.describe() // 'f32 [2, 2]'
+ * const values = await x.data()
+ * values[3] // 4
+ * x.dispose()
+ */
 export class Tensor {
   /** Set on leaves that want a gradient, and on results that depend on one. */
   requiresGrad = false
@@ -64,8 +79,13 @@ export class Tensor {
   outputIndex = 0
   /** Shown in errors. */
   name: string | undefined
+  /** Of a tensor whose memory comes and goes (see `lent`): called when it is needed and not there; must `lend`. */
+  lender: (() => void) | undefined
+  /** Called when the last hold of the tape is given back. */
+  onIdle: (() => void) | undefined
   readonly count: number
   readonly #cell: { handle: number; storage: SharedStorage }
+  readonly #lent: boolean
   #holds = 0
   #disposed = false
   #guarded = false
@@ -79,7 +99,13 @@ export class Tensor {
     this.count = countOf(shape)
     this.#cell = { handle, storage: storage ?? { refs: 0 } }
     this.#cell.storage.refs++
-    if (!adopt(this)) this.guard()
+    this.#lent = handle === 0
+    if (!this.#lent && !adopt(this)) this.guard()
+  }
+
+  /** A tensor without memory until `lender` lends it some; no scope owns it. */
+  static lent(shape: Shape, dtype: DType): Tensor {
+    return new Tensor(0, shape, dtype)
   }
 
   /** The native handle; throws DISPOSED after dispose(). */
@@ -90,7 +116,32 @@ export class Tensor {
         `tensor ${this.describe()} was used after dispose(); keep() it or return it from its scope`,
       )
     }
+    this.ensure()
     return this.#cell.handle
+  }
+
+  /** Has a lent tensor's memory brought. */
+  ensure(): void {
+    if (this.#lent && this.#cell.handle === 0 && !this.#disposed) this.lender?.()
+  }
+
+  /** Gives a lent tensor memory: takes over `view`, which has its shape. */
+  lend(view: Tensor): void {
+    this.#cell.handle = view.#cell.handle
+    this.#cell.storage = view.#cell.storage
+    view.#disposed = true
+    view.#cell.handle = 0
+    backstop.unregister(view.#cell)
+  }
+
+  /** Takes the memory of a lent tensor back; the next use asks its lender again. */
+  takeBack(): void {
+    if (this.#cell.handle) release(this.#cell)
+  }
+
+  /** Whether the tape (or another holder) will use it again. */
+  get held(): boolean {
+    return this.#holds > 0
   }
 
   get disposed(): boolean {
@@ -101,7 +152,7 @@ export class Tensor {
   }
   /** True where no view and no other holder shares the memory. */
   get exclusive(): boolean {
-    return this.#cell.storage.refs === 1 && this.#holds <= 1
+    return !this.#lent && this.#cell.storage.refs === 1 && this.#holds <= 1
   }
 
   /** Throws where user code touches a tensor that only the tape still holds. */
@@ -121,12 +172,14 @@ export class Tensor {
 
   /** The tape's hold: keeps the memory through dispose(). */
   hold(): this {
-    if (this.#holds++ === 0) this.guard()
+    if (this.#holds++ === 0 && !this.#lent) this.guard()
     return this
   }
 
   unhold(): void {
-    if (--this.#holds === 0 && this.#disposed) this.#free()
+    if (--this.#holds > 0) return
+    if (this.#disposed) this.#free()
+    else this.onIdle?.()
   }
 
   /** Gives a hold back and disposes the tensor where it was the last one. */
@@ -140,6 +193,7 @@ export class Tensor {
   dispose(): void {
     if (this.#disposed) return
     this.#disposed = true
+    this.producer?.outputDisposed()
     if (this.#holds === 0) this.#free()
   }
 
@@ -159,6 +213,11 @@ export class Tensor {
     const handle = native.view()
     if (handle < 0) throwNative('view')
     return new Tensor(handle, shape, dtype, this.#cell.storage)
+  }
+
+  /** Counts the memory, with all views of it, in another category: 'host' for what is offloaded. */
+  recategorize(category: Category): void {
+    binding().native.recategorize(this.handle, categories.indexOf(category))
   }
 
   /** Uploads values; their element type must be this tensor's (Uint16Array for bf16 and f16). */
@@ -212,7 +271,12 @@ export interface AllocateOptions {
   shared?: boolean
 }
 
-/** Uninitialised memory (zeros with `zero`). */
+/**
+ * Uninitialised memory (zeros with `zero`).
+ *
+ * @example
+ * empty([2, 3], { dtype: 'bf16', zero: true }).bytes // 12
+ */
 export function empty(shape: Shape, options: AllocateOptions = {}): Tensor {
   const { native, packet } = binding()
   const dtype = options.dtype ?? 'f32'
@@ -225,7 +289,13 @@ export function empty(shape: Shape, options: AllocateOptions = {}): Tensor {
   return new Tensor(handle, shape, dtype)
 }
 
-/** A tensor of given values; f32 from numbers unless the array says otherwise. */
+/**
+ * A tensor of given values; f32 from numbers unless the array says otherwise.
+ *
+ * @example
+ * tensor([1, 2, 3, 4], [2, 2]) // [1, 2, 3, 4]
+ * tensor(Int32Array.of(5)).dtype // 'i32'
+ */
 export function tensor(values: readonly number[] | NumericArray, shape?: Shape, options: AllocateOptions = {}): Tensor {
   const typed = Array.isArray(values)
     ? fromNumbers(values as number[], options.dtype ?? 'f32')
@@ -259,11 +329,20 @@ export function runOp(
   stream = COMPUTE,
 ): void {
   const { native, packet, ops } = binding()
-  const id = ops.get(op)
-  if (id === undefined)
-    throw new ZeroshardError('NATIVE', `the addon has no operation ${op}; rebuild it (npm run build)`)
+  const info = ops.get(op)
+  if (info?.scalars !== scalars.length) {
+    throw new ZeroshardError(
+      'NATIVE',
+      info
+        ? `[${op}] takes ${info.scalars} scalars, got ${scalars.length}`
+        : `the addon has no operation ${op}; rebuild it (npm run build)`,
+    )
+  }
+  // A lender may run operations of its own, through the same packet: all memory first.
+  for (const output of outputs) output?.ensure()
+  for (const input of inputs) input?.ensure()
   let at = 0
-  packet[at++] = id
+  packet[at++] = info.id
   packet[at++] = stream
   for (const output of outputs) packet[at++] = output ? output.handle : 0
   for (const input of inputs) packet[at++] = input ? input.handle : 0

@@ -21,15 +21,21 @@ Error from(const CommError &error) { return {error.code, error.message}; }
 
 class CollectiveJob : public Job {
  public:
-  CollectiveJob(std::shared_ptr<Communicator::State> state, const CollectiveCall &call, int size,
-                size_t bytes)
-      : state_(std::move(state)), call_(call), size_(size), bytes_(bytes) {}
+  CollectiveJob(std::shared_ptr<Communicator::State> state, const CollectiveCall &call, int group,
+                int size, size_t bytes)
+      : state_(std::move(state)), call_(call), group_(group), size_(size), bytes_(bytes) {}
   void run() override { state_->run(call_, size_, bytes_); }
+  TraceDetail detail() const override {
+    bool in_parts = call_.kind == Collective::reduce_scatter ||
+                    call_.kind == Collective::all_gather || call_.kind == Collective::all_to_all;
+    return {static_cast<int32_t>(call_.kind), group_, size_, call_.dtype, call_.count,
+            static_cast<int64_t>(bytes_) * (in_parts ? size_ : 1)};
+  }
 
  private:
   std::shared_ptr<Communicator::State> state_;
   CollectiveCall call_;
-  int size_;
+  int group_, size_;
   size_t bytes_;
 };
 
@@ -150,7 +156,7 @@ std::unique_ptr<Job> Communicator::collective(Collective kind, int group, const 
   call.average = average;
   int dtype = output.data ? output.dtype : input.dtype;
   size_t bytes = call.dtype < 0 ? 0 : static_cast<size_t>(call.count * kDtypeBytes[dtype]);
-  return std::make_unique<CollectiveJob>(state_, call, members.size, bytes);
+  return std::make_unique<CollectiveJob>(state_, call, group, members.size, bytes);
 }
 
 CollectiveCall Communicator::checked(Collective kind, const Group &group, const zs_tensor &output,

@@ -8,8 +8,9 @@
 
 namespace zs {
 
-inline constexpr int kNumStreams = 3;
-inline constexpr const char *kStreamNames[kNumStreams] = {"compute", "communication", "copy"};
+inline constexpr int kNumStreams = 4;
+inline constexpr int kDiskStream = 3;
+inline constexpr const char *kStreamNames[kNumStreams] = {"compute", "communication", "copy", "disk"};
 
 // For each stream: the task that must be done first (0: none).
 struct Waits {

@@ -101,6 +101,14 @@ int64_t Memory::allocate(const Shape &shape, int dtype, int category, bool share
   return new_handle(storage, shape, dtype, storage->data);
 }
 
+void Memory::recategorize(int64_t handle, int category) {
+  Storage &storage = *find(static_cast<double>(handle)).storage;
+  live_[storage.category] -= storage.bytes;
+  storage.category = category;
+  live_[category] += storage.bytes;
+  peak_[category] = std::max(peak_[category], live_[category]);
+}
+
 // Cached memory that no request fits goes back to the system before the answer is "none left". A full
 // arena is no error: its tensors work anywhere, peers only read them with one more copy.
 Block *Memory::allocate_block(size_t bytes, bool shared, Allocator **from) {

@@ -58,6 +58,9 @@ class Memory {
   int64_t allocate(const Shape &shape, int dtype, int category, bool shared);
   int64_t view(int64_t handle, int64_t offset, int dtype, const Shape &shape);
   void free(int64_t handle);
+  // Counts the storage, all views of it included, in another category. (Where host and device memory differ,
+  // this is where it would move.)
+  void recategorize(int64_t handle, int category);
   Tensor &find(double handle);
 
   void set_limit(int64_t bytes) { limit_ = bytes; }  // of all live bytes; 0: none

@@ -19,8 +19,11 @@ struct OpInfo {
   int outputs, inputs, scalars;
 };
 inline constexpr int kMaxTensors = 12;
-inline constexpr int kMaxScalars = 20;
+inline constexpr int kMaxScalars = 32;
 const OpInfo &op_info(int op);
+
+class SwapFile;
+struct SwapOptions;
 
 class Runtime {
  public:
@@ -36,6 +39,7 @@ class Runtime {
   void free(const double *packet);
   void run(const double *packet);
   void collective(const double *packet);
+  void transfer(const double *packet);  // to or from a swap file
 
   void write(double handle, const void *source, size_t bytes, int stream);
   // `done` is called once, on a stream's thread, with the failure or nullptr; not at all if the
@@ -48,7 +52,12 @@ class Runtime {
   void told(Failure &failure);
 
   Memory &memory() { return memory_; }
+  Trace &trace() { return group_.trace; }
   void stream_stats(double *busy_seconds, double *ops) const;
+
+  int open_swap(const std::string &path, int64_t bytes, const SwapOptions &options);
+  std::shared_ptr<SwapFile> swap(double id) const;
+  void close_swap(double id);
 
   std::string comm_create(int rank, int world_size, const std::string &job_id, double timeout);
   Communicator &communicator() { return communicator_; }
@@ -68,6 +77,7 @@ class Runtime {
   int threads_ = 0;
   bool serial_ = false;
   std::unique_ptr<ThreadPool> pool_;
+  std::vector<std::shared_ptr<SwapFile>> swaps_;  // by id; nullptr: closed
   Stream *streams_[kNumStreams] = {};  // owned; streams hold a pointer to this array
 };
 

@@ -1,6 +1,5 @@
 #include "stream.h"
 
-#include <chrono>
 #include <cstring>
 #include <new>
 
@@ -13,11 +12,6 @@ namespace {
 constexpr size_t kRing = size_t{8} << 20;  // some 20,000 operations; then the caller waits
 constexpr size_t kAlign = 64;
 constexpr int kSpinMicroseconds = 30;
-
-uint64_t now() {
-  auto since = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(since).count());
-}
 
 const char *status_code(int32_t status) {
   switch (status) {
@@ -35,6 +29,7 @@ const char *status_code(int32_t status) {
 struct alignas(kAlign) Stream::Task {
   size_t bytes;  // to the next task
   uint64_t sequence;
+  uint64_t queued;  // when; 0 where no trace was on
   Waits waits;
   const char *name;  // nullptr: padding at the end of the ring
   zs_kernel kernel;
@@ -140,6 +135,7 @@ uint64_t Stream::push_job(std::unique_ptr<Job> job, const char *name, const Wait
 uint64_t Stream::push(const Waits &waits) {
   Task *task = reserved_;
   task->sequence = ++last_;
+  if (group_->trace.on()) task->queued = monotonic_now();
   for (int s = 0; s < kNumStreams; s++) {
     uint64_t wanted = waits.sequence[s];
     if (s == index_ || wanted <= waited_[s]) continue;
@@ -194,7 +190,7 @@ void Stream::execute(Task *task) {
     if (job) job->drop(stopped ? nullptr : failure_);
     return;
   }
-  uint64_t start = now();
+  uint64_t start = monotonic_now();
   try {
     if (job) job->run();
     else run_kernel(task);
@@ -206,9 +202,18 @@ void Stream::execute(Task *task) {
     fail(task, "INTERNAL", error.what());
   }
   if (job && !job->is_work()) return;
-  busy_nanoseconds_.store(busy_nanoseconds_.load(std::memory_order_relaxed) + (now() - start),
+  count(task, job.get(), start, monotonic_now());
+}
+
+void Stream::count(Task *task, const Job *job, uint64_t start, uint64_t end) {
+  busy_nanoseconds_.store(busy_nanoseconds_.load(std::memory_order_relaxed) + (end - start),
                           std::memory_order_relaxed);
   num_ops_.store(num_ops_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  if (!group_->trace.on()) return;
+  TraceRecord record{task->name, index_, task->queued ? task->queued : start, start, end, {}};
+  if (job) record.detail = job->detail();
+  else record.detail.flops = kernel_flops(task->name, task->scalars());
+  group_->trace.add(record);
 }
 
 // Names the operation, unless the message already does.

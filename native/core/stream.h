@@ -15,6 +15,7 @@
 #include "../backend/backend.h"
 #include "error.h"
 #include "hazard.h"
+#include "trace.h"
 
 namespace zs {
 
@@ -23,7 +24,7 @@ inline constexpr uint64_t kNever = UINT64_MAX;
 struct Failure {
   Error error;
   // Tasks of stream s from run_again[s] on are run: they were queued after the user was told.
-  std::atomic<uint64_t> run_again[kNumStreams] = {kNever, kNever, kNever};
+  std::atomic<uint64_t> run_again[kNumStreams] = {kNever, kNever, kNever, kNever};
   bool told = false;  // touched by the owner's thread only
 };
 
@@ -35,15 +36,17 @@ class Job {
   // The stream is poisoned (with the failure), or is being stopped (nullptr).
   virtual void drop(const std::shared_ptr<Failure> &) {}
   virtual bool is_work() const { return true; }  // counted in the stream's statistics
+  virtual TraceDetail detail() const { return {}; }
 };
 
-// What streams share: progress, the sleep of those who wait for it, the stop flag.
+// What streams share: progress, the sleep of those who wait for it, the stop flag, the trace.
 struct StreamGroup {
   Progress progress;
   std::mutex lock;
   std::condition_variable moved;
   std::atomic<int> waiters{0};
   std::atomic<bool> stop{false};
+  Trace trace;
   // False when stopped before the task was done.
   bool wait(int stream, uint64_t sequence);
   void complete(int stream, uint64_t sequence);
@@ -87,6 +90,7 @@ class Stream {
   void set_poison(std::shared_ptr<Failure> failure, uint64_t sequence);
   bool is_poisoned(uint64_t sequence);
   void run_kernel(Task *task);
+  void count(Task *task, const Job *job, uint64_t start, uint64_t end);
   void fail(const Task *task, const char *code, const char *message);
 
   const int index_;

@@ -58,6 +58,10 @@ napi_value collective(napi_env env, napi_callback_info info) {
   return hot(env, info, [](Runtime &r, const double *packet) { return r.collective(packet), 0; });
 }
 
+napi_value transfer(napi_env env, napi_callback_info info) {
+  return hot(env, info, [](Runtime &r, const double *packet) { return r.transfer(packet), 0; });
+}
+
 napi_value last_error(Call &call) {
   napi_value result = nullptr;
   napi_create_object(call.env, &result);
@@ -190,6 +194,12 @@ napi_value comm_group(Call &call) {
   return make_number(call.env, call.runtime().communicator().group(ranks));
 }
 
+napi_value recategorize(Call &call) {
+  int category = integer_of(call, call.arguments[1], 0, kNumCategories, "category");
+  call.runtime().memory().recategorize(static_cast<int64_t>(number_of(call, call.arguments[0], "handle")), category);
+  return nullptr;
+}
+
 napi_value comm_abort(Call &call) {
   std::string code = string_of(call, call.arguments[0], "code");
   call.runtime().communicator().abort({code, string_of(call, call.arguments[1], "message")});
@@ -217,6 +227,7 @@ constexpr Function kFunctions[] = {
     {"free", free_},
     {"run", run},
     {"collective", collective},
+    {"transfer", transfer},
     {"lastError", cold<last_error>},
     {"registerPacket", cold<register_packet>},
     {"ops", cold<ops>},
@@ -229,6 +240,11 @@ constexpr Function kFunctions[] = {
     {"memoryStats", cold<memory_stats>},
     {"resetPeak", cold<reset_peak>},
     {"streamStats", cold<stream_stats>},
+    {"recategorize", cold<recategorize>},
+    {"openSwap", cold<open_swap>},
+    {"closeSwap", cold<close_swap>},
+    {"traceStart", cold<trace_start>},
+    {"traceTake", cold<trace_take>},
     {"commCreate", cold<comm_create>},
     {"commConnect", cold<comm_connect>},
     {"commGroup", cold<comm_group>},

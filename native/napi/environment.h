@@ -52,6 +52,12 @@ void set(napi_env env, napi_value object, const char *name, napi_value value);
 void open_arrivals(napi_env env, Environment *environment);
 napi_value read(Call &call);
 napi_value synchronize(Call &call);
+// trace.cpp
+napi_value trace_start(Call &call);
+napi_value trace_take(Call &call);
+// swap.cpp
+napi_value open_swap(Call &call);
+napi_value close_swap(Call &call);
 // addon.cpp: every function that may throw runs in this.
 napi_value guarded(napi_env env, napi_callback_info info, napi_value (*body)(Call &call));
 

@@ -56,6 +56,13 @@ export function difference(actual: ArrayLike<number>, expected: ArrayLike<number
   return actual.length === expected.length ? worst / scale : Infinity
 }
 
+/** True where both hold the same bytes (tap's own comparison takes seconds on large arrays). */
+export function sameBits(a: Float32Array | undefined, b: Float32Array | undefined): boolean {
+  if (!a || !b) return false
+  const bytes = (x: Float32Array): Buffer => Buffer.from(x.buffer, x.byteOffset, x.byteLength)
+  return bytes(a).equals(bytes(b))
+}
+
 export async function compare(t: Test, test: Case, dtype: DType): Promise<void> {
   const next = random(test.name.length * 7919 + test.shapes.flat().reduce((sum, size) => sum * 31 + size, 17))
   const { low = -2, high = 2 } = test

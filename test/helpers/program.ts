@@ -16,6 +16,7 @@ export interface Row {
   gradNorm: number
   validationLoss?: number
   memory: Record<string, number>
+  memoryPeak: Record<string, number>
 }
 
 export interface Outcome {
@@ -30,7 +31,7 @@ export class Workspace {
   readonly folder = mkdtempSync(join(tmpdir(), 'zeroshard-test-'))
   #runs = 0
 
-  /** Removed with the test; the folder must then be the only thing left. */
+  /** Removed with the test. */
   constructor(t: Test) {
     t.teardown(() => rmSync(this.folder, { recursive: true, force: true }))
   }
@@ -109,6 +110,19 @@ export class Workspace {
     return { ...(await done), steps: this.steps(`${name}.jsonl`) }
   }
 
+  /** `zeroshard launch` of a script in test/ranks/scripts. */
+  launch(script: string, args: string[], ranks: number, env?: NodeJS.ProcessEnv): Promise<Omit<Outcome, 'steps'>> {
+    return this.start(['launch', '--nproc', String(ranks), join(root, 'test/ranks/scripts', script), ...args], env).done
+  }
+
+  /** What failed runs of `train()` left: processes, and files that were not there before them. */
+  remains(): string[] {
+    const files = readdirSync(this.folder, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && entry.parentPath !== this.folder)
+      .map((entry) => join(entry.parentPath, entry.name))
+    return [...processesOf(this.folder).map((pid) => `process ${pid}`), ...files]
+  }
+
   steps(metrics: string): Row[] {
     if (!existsSync(this.path(metrics))) return []
     return readFileSync(this.path(metrics), 'utf8')
@@ -120,6 +134,21 @@ export class Workspace {
 }
 
 export const losses = (outcome: { steps: Row[] }): number[] => outcome.steps.map(({ loss }) => loss)
+
+/** A run that ended well. */
+export function whole(t: Test, outcome: Outcome): Outcome {
+  t.equal(outcome.status, 0, outcome.stderr || 'done')
+  return outcome
+}
+
+/** Sums in another order: f32 rounding, no more (the law's tolerance grows with the steps of so small a model). */
+export function closeCurves(t: Test, actual: number[], expected: number[], name: string): void {
+  t.equal(actual.length, expected.length, `${name}: as many steps`)
+  actual.forEach((loss, index) => {
+    const gap = Math.abs(loss - (expected[index] as number))
+    if (!(gap <= 2e-5 * (index + 1))) t.fail(`${name}: step ${index + 1}: ${loss} against ${expected[index]}`)
+  })
+}
 
 /** Processes whose command line names `text`, but this one. */
 export function processesOf(text: string): number[] {
@@ -133,4 +162,10 @@ export function processesOf(text: string): number[] {
         return false
       }
     })
+}
+
+/** RANK in a process's environment. */
+export function rankOf(pid: number): number | undefined {
+  const found = /(?:^|\0)RANK=(\d+)/.exec(readFileSync(`/proc/${pid}/environ`, 'utf8'))
+  return found ? Number(found[1]) : undefined
 }

@@ -1,8 +1,9 @@
 // Mistakes of users: each ends with its status and one line that names the value and the cure.
 
+import { rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import t from 'tap'
-import { Workspace } from '../helpers/program.js'
+import { processesOf, Workspace } from '../helpers/program.js'
 
 t.test('mistakes in the configuration exit with 2 before anything starts', async (t) => {
   const space = new Workspace(t)
@@ -11,7 +12,7 @@ t.test('mistakes in the configuration exit with 2 before anything starts', async
   const cases: [string, object, RegExp][] = [
     ['unknown key', { zero_optimisation: {} }, /zero_optimisation.*zero_optimization/],
     ['stage 7', { zero_optimization: { stage: 7 } }, /stage is 7.*at most 3/],
-    ['stage 3', { zero_optimization: { stage: 3 } }, /stage 3 is not there yet/],
+    ['sum', { gradient_allreduce_op: 'sum', zero_optimization: { stage: 3 } }, /"sum" .*stage 3/],
     ['optimizer', { optimizer: { type: 'Adamw2' } }, /AdamW/],
     ['batch', { train_batch_size: 7, train_micro_batch_size_per_gpu: 2 }, /7/],
     ['no file', { data: { train: ['nowhere.txt'] } }, /nowhere\.txt/],
@@ -26,10 +27,16 @@ t.test('mistakes in the configuration exit with 2 before anything starts', async
     ['context', { data: { train: [space.text()], sequence_length: 99 } }, /99.*16 positions/],
   ]
   for (const [name, wrong, pattern] of cases) {
-    const { status, stderr } = await space.train({ ...config, ...wrong }, { ranks: 2 })
+    const output = space.path('output')
+    const { status, stderr } = await space.train({ ...config, ...wrong }, { ranks: 2, output })
     t.equal(status, 2, `${name}: ${stderr}`)
     t.match(stderr, pattern, name)
     t.notMatch(stderr, /^ +at /m, `${name}: no stack`)
+    // Tokens stay where the text was whole: the run with a mended configuration uses them.
+    const useful = ['short text', 'vocabulary'].includes(name) ? /\.tokens$/ : /^$/
+    const left = space.remains().filter((what) => !what.includes(output) || !useful.test(what))
+    t.strictSame(left, [], `${name}: no process and no file is left`)
+    rmSync(output, { recursive: true, force: true })
   }
 })
 
@@ -61,7 +68,8 @@ t.test('a loss that is no number ends the run and says where', async (t) => {
     { ranks: 2, args: ['--steps', '60'] },
   )
   t.equal(status, 1, stderr)
-  t.match(stderr, /loss of step \d+ is (NaN|Infinity)/)
+  t.match(stderr, /zeroshard: rank \d: the loss of step \d+ is (NaN|Infinity)/)
+  t.strictSame(processesOf(space.folder), [], 'no process is left')
 })
 
 t.test('a port in use, another secret, another world size', async (t) => {
@@ -87,4 +95,5 @@ t.test('a port in use, another secret, another world size', async (t) => {
   t.not(zero.status, 0, 'rank 0 does not wait for ever')
   const [, other] = await Promise.all([rank('0'), rank('1', { WORLD_SIZE: '3' })])
   t.match(other.stderr, /WORLD_SIZE is 3/)
+  t.strictSame(processesOf(space.folder), [], 'no process is left')
 })

@@ -1,21 +1,7 @@
 // Data parallelism and ZeRO 1 with real processes, against one process.
 
-import t, { type Test } from 'tap'
-import { losses, type Outcome, Workspace } from '../helpers/program.js'
-
-const ok = (t: Test, outcome: Outcome): Outcome => {
-  t.equal(outcome.status, 0, outcome.stderr || 'done')
-  return outcome
-}
-
-/** Sums of micro-batches in another order: f32 rounding, no more. */
-function close(t: Test, actual: number[], expected: number[], name: string): void {
-  t.equal(actual.length, expected.length, `${name}: as many steps`)
-  actual.forEach((loss, index) => {
-    const gap = Math.abs(loss - (expected[index] as number))
-    if (gap > 2e-5 * (index + 1)) t.fail(`${name}: step ${index + 1}: ${loss} against ${expected[index]}`)
-  })
-}
+import t from 'tap'
+import { closeCurves, losses, type Outcome, Workspace, whole } from '../helpers/program.js'
 
 t.test('1, 2 and 4 ranks have one loss curve, also with dropout and accumulation', async (t) => {
   const space = new Workspace(t)
@@ -28,10 +14,10 @@ t.test('1, 2 and 4 ranks have one loss curve, also with dropout and accumulation
     vocab_size: 256,
     resid_pdrop: 0.1,
     embd_pdrop: 0.1,
-    attn_pdrop: 0,
+    attn_pdrop: 0.1,
   }
   for (const more of [{}, { model: { config: dropping } }]) {
-    const one = ok(t, await space.train(space.config(more)))
+    const one = whole(t, await space.train(space.config(more)))
     t.ok((losses(one).at(-1) as number) < (losses(one)[0] as number) - 0.3, 'it learns')
     for (const [ranks, micro] of [
       [1, 2],
@@ -40,14 +26,14 @@ t.test('1, 2 and 4 ranks have one loss curve, also with dropout and accumulation
       [4, 2],
     ] as const) {
       for (const stage of [0, 1]) {
-        const many = ok(
+        const many = whole(
           t,
           await space.train(
             space.config({ ...more, train_micro_batch_size_per_gpu: micro, zero_optimization: { stage } }),
             { ranks },
           ),
         )
-        close(t, losses(many), losses(one), `${ranks} ranks, micro-batch ${micro}, stage ${stage}`)
+        closeCurves(t, losses(many), losses(one), `${ranks} ranks, micro-batch ${micro}, stage ${stage}`)
       }
     }
   }
@@ -58,7 +44,7 @@ t.test('stage 1 is stage 0 bit for bit, with less optimizer memory', async (t) =
   for (const bf16 of [{ enabled: false }, { enabled: true }]) {
     const run = (stage: number): Promise<Outcome> =>
       space.train(space.config({ bf16, zero_optimization: { stage } }), { ranks: 2 })
-    const [zero, one] = [ok(t, await run(0)), ok(t, await run(1))]
+    const [zero, one] = [whole(t, await run(0)), whole(t, await run(1))]
     t.strictSame(losses(one), losses(zero))
     t.strictSame(
       one.steps.map((row) => row.gradNorm),
@@ -72,15 +58,15 @@ t.test('stage 1 is stage 0 bit for bit, with less optimizer memory', async (t) =
 t.test('one stream or three, overlapped or not, one bit pattern', async (t) => {
   const space = new Workspace(t)
   const config = space.config({ zero_optimization: { stage: 1 } })
-  const streams = ok(t, await space.train(config, { ranks: 2 }))
-  t.strictSame(losses(ok(t, await space.train(config, { ranks: 2, args: ['--serial'] }))), losses(streams))
+  const streams = whole(t, await space.train(config, { ranks: 2 }))
+  t.strictSame(losses(whole(t, await space.train(config, { ranks: 2, args: ['--serial'] }))), losses(streams))
   const late = space.config({ zero_optimization: { stage: 1, overlap_comm: false } })
-  t.strictSame(losses(ok(t, await space.train(late, { ranks: 2 }))), losses(streams))
+  t.strictSame(losses(whole(t, await space.train(late, { ranks: 2 }))), losses(streams))
 })
 
 t.test('recomputed activations give the same bits', async (t) => {
   const space = new Workspace(t)
-  const plain = ok(t, await space.train(space.config()))
-  const again = ok(t, await space.train(space.config({ activation_checkpointing: { number_checkpoints: 2 } })))
+  const plain = whole(t, await space.train(space.config()))
+  const again = whole(t, await space.train(space.config({ activation_checkpointing: { number_checkpoints: 2 } })))
   t.strictSame(losses(again), losses(plain))
 })

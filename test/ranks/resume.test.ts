@@ -56,35 +56,87 @@ t.test('ranks do not outlive a killed launcher', async (t) => {
   t.strictSame(processesOf(file), [])
 })
 
+/** Waits for what a run does, however fast the machine is. */
+async function until(what: string, done: () => boolean): Promise<void> {
+  const deadline = Date.now() + 60_000
+  while (!done()) {
+    if (Date.now() > deadline) throw new Error(`${what}: not within a minute`)
+    await sleep(2)
+  }
+}
+
+const names = (folder: string): string[] => (existsSync(folder) ? readdirSync(folder) : [])
+const stepIn = (text: string): number => Number(/step +(\d+)/.exec(text)?.[1])
+
 t.test('killed at any moment, also while saving, the newest checkpoint is whole', async (t) => {
   const space = new Workspace(t)
-  const config = space.config({
-    train: { steps: 1_000_000, save_interval: 1, keep_checkpoints: 2, seed: 1 },
-    zero_optimization: { stage: 1 },
-  })
   const output = space.path('killed')
-  const file = space.write('killed.json', config)
+  const folder = `${output}/checkpoints`
   let last = 0
-  for (const wait of [700, 1100, 1600]) {
-    const { done } = space.start(['train', file, '--nproc', '2', '--output', output, '--resume', 'auto'])
-    await sleep(wait)
+  for (const [index, [more, background, saving]] of (
+    [
+      [1, false, true],
+      [3, true, true],
+      [2, false, false],
+    ] as const
+  ).entries()) {
+    const config = space.config({
+      train: { steps: 1_000_000, save_interval: 1, keep_checkpoints: 2, seed: 1 },
+      zero_optimization: { stage: 1 },
+      checkpoint: { async_save: background },
+    })
+    const file = space.write(`killed-${index}.json`, config)
+    const metrics = `killed-${index}.jsonl`
+    const { done } = space.start([
+      ...['train', file, '--nproc', '2', '--output', output, '--resume', 'auto', '--metrics', space.path(metrics)],
+    ])
+    await until(`${more} steps more`, () => space.steps(metrics).length > more)
+    await until('a save', () => !saving || names(folder).some((name) => name.startsWith('tmp-step-')))
     for (const pid of processesOf(file)) {
       try {
         process.kill(pid, 'SIGKILL')
       } catch {}
     }
     await done
-    const folder = `${output}/checkpoints`
-    if (!existsSync(folder) || !existsSync(`${folder}/latest`)) continue
     const verify = await space.start(['inspect', output, '--verify']).done
     t.equal(verify.status, 0, verify.stderr)
-    const step = Number(/step +(\d+)/.exec(verify.stdout)?.[1])
-    t.ok(step >= last, `step ${step} follows ${last}`)
+    const step = stepIn(verify.stdout)
+    t.ok(step > last, `step ${step} comes after ${last}`)
     last = step
-    t.ok(readdirSync(folder).filter((name) => name.startsWith('step-')).length <= 3)
+    t.ok(names(folder).filter((name) => name.startsWith('step-')).length <= 3)
   }
-  t.ok(last > 0, 'something was saved')
-  const rest = await space.train(config, { ranks: 2, output, args: ['--resume', 'auto', '--steps', String(last + 3)] })
+  const config = space.config({ train: { steps: last + 3, seed: 1 }, zero_optimization: { stage: 1 } })
+  const rest = await space.train(config, { ranks: 2, output, args: ['--resume', 'auto'] })
   t.equal(rest.status, 0, rest.stderr)
   t.equal(rest.steps.at(-1)?.step, last + 3)
+  t.notOk(
+    names(folder).some((name) => name.startsWith('tmp-')),
+    'nothing of the killed saves is left',
+  )
+})
+
+t.test('a signal ends the run with a checkpoint of the last step, after a save in the background', async (t) => {
+  const space = new Workspace(t)
+  for (const [signal, background] of [
+    ['SIGINT', true],
+    ['SIGTERM', false],
+  ] as const) {
+    const config = space.config({
+      train: { steps: 1_000_000, save_interval: 1, keep_checkpoints: 2, seed: 1 },
+      checkpoint: { async_save: background },
+    })
+    const file = space.write(`${signal}.json`, config)
+    const metrics = `${signal}.jsonl`
+    const output = space.path(signal)
+    const args = ['--nproc', '2', '--output', output, '--metrics', space.path(metrics)]
+    const { child, done } = space.start(['train', file, ...args])
+    await until('some steps', () => space.steps(metrics).length > 2)
+    child.kill(signal)
+    const outcome = await done
+    t.equal(outcome.status, 130)
+    t.match(outcome.stderr, /interrupted: finishing the step and saving/)
+    const verify = await space.start(['inspect', output, '--verify']).done
+    t.equal(stepIn(verify.stdout), space.steps(metrics).at(-1)?.step, signal)
+    t.notOk(names(`${output}/checkpoints`).some((found) => found.startsWith('tmp-')))
+  }
 })

@@ -106,10 +106,13 @@ export function transpose2d(x: Array64): Array64 {
 
 export function softmax(x: Array64, log = false): Array64 {
   const n = cols(x)
+  let [top, total] = [0, 0]
   return map(x, (value, index) => {
-    const row = x.data.subarray(index - (index % n), index - (index % n) + n)
-    const top = Math.max(...row)
-    const total = row.reduce((sum, other) => sum + Math.exp(other - top), 0)
+    if (index % n === 0) {
+      const row = x.data.subarray(index, index + n)
+      top = Math.max(...row)
+      total = row.reduce((sum, other) => sum + Math.exp(other - top), 0)
+    }
     return log ? value - top - Math.log(total) : Math.exp(value - top) / total
   })
 }
@@ -124,7 +127,7 @@ export function norm(x: Array64, weight: Array64, bias: Array64 | undefined, eps
   })
 }
 
-/** q (B, T, Hq D), k and v (B, S, Hkv D); causal: query t sees keys up to t + S - T. */
+/** q (B, T, Hq D), k and v (B, S, Hkv D); causal: query t sees keys up to t + S - T. `factor` multiplies each weight. */
 export function attention(
   q: Array64,
   k: Array64,
@@ -132,6 +135,7 @@ export function attention(
   heads: number,
   kvHeads: number,
   causal: boolean,
+  factor: (item: number, head: number, query: number, key: number) => number = () => 1,
 ): Array64 {
   const [b, t, width] = q.shape as [number, number, number]
   const s = k.shape[1] as number
@@ -152,7 +156,8 @@ export function attention(
         const weights = softmax({ shape: [keys], data: Float64Array.from(scores) }).data
         for (let c = 0; c < d; c++) {
           let sum = 0
-          for (let j = 0; j < keys; j++) sum += (weights[j] as number) * at(v, j, kv, kvHeads, c)
+          for (let j = 0; j < keys; j++)
+            sum += (weights[j] as number) * factor(item, h, i, j) * at(v, j, kv, kvHeads, c)
           out.data[((item * t + i) * heads + h) * d + c] = sum
         }
       }

@@ -7,26 +7,35 @@ import { tidy } from '../../tensor/scope.js'
 import { type Tensor, tensor } from '../../tensor/tensor.js'
 import { disposeCache } from './cache.js'
 import type { KeyValueCache, LanguageModel } from './language-model.js'
+import { pickToken, type SamplingOptions } from './sampling.js'
 
-export interface GenerateOptions {
+/** How the next token is drawn. */
+export interface GenerateOptions extends Partial<SamplingOptions> {
   tokens: number
-  /** 0: always the likeliest token. */
-  temperature?: number
-  /** Only the k likeliest tokens; 0: all. */
-  topK?: number
-  /** Only the likeliest tokens that together have this probability; 1: all. */
-  topP?: number
   seed?: number
 }
 
-/** Yields token ids after `prompt`. Beyond the model's positions the oldest half of the text is forgotten. */
+/**
+ * Yields token ids after `prompt`. Beyond the model's positions the oldest half of the text is forgotten.
+ *
+ * @example
+ * import { createModel, generate } from 'zeroshard/models'
+ *
+ * const model = createModel({ model_type: 'gpt2', n_layer: 1, n_head: 2, n_embd: 16, n_positions: 32, vocab_size: 256 })
+ * model.materialize({ seed: 1 })
+ * const prompt = Buffer.from('Call me')
+ * for await (const id of generate(model, prompt, { tokens: 5, temperature: 0.8, topK: 40, topP: 0.95, seed: 7 })) {
+ *   console.log(id)
+ * }
+ * model.dispose()
+ */
 export async function* generate(
   model: LanguageModel,
   prompt: ArrayLike<number>,
   options: GenerateOptions,
 ): AsyncGenerator<number> {
   check(prompt, options, model)
-  const { temperature = 1, topK = 0, topP = 1 } = options
+  const sampling = { temperature: 1, topK: 0, topP: 1, ...options }
   const random = mulberry32(options.seed ?? 0)
   const text = Array.from(prompt)
   const wasTraining = model.training
@@ -41,7 +50,7 @@ export async function* generate(
         fresh = text.slice(-Math.max(1, model.maxPositions >> 1))
       }
       const logits = await nextLogits(model, fresh, cache)
-      const token = pick(logits, temperature, topK, topP, random)
+      const token = pickToken(logits, sampling, random)
       yield token
       text.push(token)
       fresh = [token]
@@ -56,7 +65,7 @@ function check(prompt: ArrayLike<number>, options: GenerateOptions, model: Langu
   const { tokens, temperature = 1, topK = 0, topP = 1 } = options
   if (prompt.length === 0)
     throw new ZeroshardError('ARGUMENT', '[generate] the prompt is empty; give at least one token')
-  const bad = Array.from(prompt).find((id) => !(id >= 0 && id < model.vocabSize))
+  const bad = Array.from(prompt).find((id) => !(Number.isInteger(id) && id >= 0 && id < model.vocabSize))
   if (bad !== undefined)
     throw new ZeroshardError('TOKEN', `[generate] token ${bad} is outside the vocabulary of ${model.vocabSize}`)
   if (!(Number.isInteger(tokens) && tokens >= 0))
@@ -75,29 +84,6 @@ async function nextLogits(model: LanguageModel, ids: number[], cache: KeyValueCa
   const values = (await logits.data()) as Float32Array
   logits.dispose()
   return values
-}
-
-function pick(logits: Float32Array, temperature: number, topK: number, topP: number, random: () => number): number {
-  let order = Array.from(logits.keys()).sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b)
-  if (temperature === 0) return order[0] as number
-  if (topK > 0) order = order.slice(0, topK)
-  const top = logits[order[0] as number] as number
-  const weights = order.map((id) => Math.exp(((logits[id] as number) - top) / temperature))
-  const total = weights.reduce((sum, weight) => sum + weight, 0)
-  let kept = weights.length
-  for (let i = 0, mass = 0; i < weights.length; i++) {
-    mass += (weights[i] as number) / total
-    if (mass >= topP) {
-      kept = i + 1
-      break
-    }
-  }
-  let rest = random() * weights.slice(0, kept).reduce((sum, weight) => sum + weight, 0)
-  for (let i = 0; i < kept; i++) {
-    rest -= weights[i] as number
-    if (rest < 0) return order[i] as number
-  }
-  return order[kept - 1] as number
 }
 
 function mulberry32(seed: number): () => number {

@@ -5,12 +5,16 @@ import { checkpoint } from '../../autograd/functions.js'
 import { cachedAttention } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
 import { type Tensor, tensor } from '../../tensor/tensor.js'
-import { Conv1D, Dropout, Embedding, LayerNorm, Linear } from '../layers.js'
+import type { Layer } from '../layered.js'
+import { Conv1D, Dropout, Embedding, LayerNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
+import { positionsOf, wholeSequence } from '../sequence.js'
 import { append, layerOf, makeCache } from './cache.js'
-import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
+import { LanguageModelHead } from './head.js'
+import { type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
 
+/** The keys of Hugging Face's config.json that GPT-2 reads. */
 export interface Gpt2Config {
   [key: string]: unknown
   model_type: 'gpt2'
@@ -30,6 +34,7 @@ export interface Gpt2Config {
   scale_attn_weights: boolean
 }
 
+/** Values of the keys that a configuration leaves out: GPT-2 124M. */
 export const gpt2Defaults: Gpt2Config = {
   model_type: 'gpt2',
   vocab_size: 50257,
@@ -41,7 +46,7 @@ export const gpt2Defaults: Gpt2Config = {
   activation_function: 'gelu_new',
   resid_pdrop: 0.1,
   embd_pdrop: 0.1,
-  attn_pdrop: 0,
+  attn_pdrop: 0.1,
   layer_norm_epsilon: 1e-5,
   initializer_range: 0.02,
   tie_word_embeddings: true,
@@ -53,34 +58,47 @@ const fused = { gelu_new: 'geluTanh', gelu_pytorch_tanh: 'geluTanh', gelu: 'gelu
 class Attention extends Module {
   readonly c_attn: Conv1D
   readonly c_proj: Conv1D
+  readonly attn_dropout: Dropout
   readonly resid_dropout: Dropout
-  readonly #heads: number
+  /** Heads here: all, or this rank's (parallelize), from the first-th of the model's; dropout draws by those. */
+  numHeads: number
+  sequence = wholeSequence
+  firstHead = 0
+  readonly totalHeads: number
+  readonly headSize: number
   readonly #scale: number | undefined
 
   constructor(c: Gpt2Config) {
     super()
     this.c_attn = new Conv1D(c.n_embd, 3 * c.n_embd, normal(c.initializer_range))
     this.c_proj = new Conv1D(c.n_embd, c.n_embd, normal(c.initializer_range / Math.sqrt(2 * c.n_layer)))
+    this.attn_dropout = new Dropout(c.attn_pdrop)
     this.resid_dropout = new Dropout(c.resid_pdrop)
-    this.#heads = c.n_head
+    this.numHeads = this.totalHeads = c.n_head
+    this.headSize = c.n_embd / c.n_head
     this.#scale = c.scale_attn_weights ? undefined : 1
   }
 
   forward(x: Tensor): Tensor {
-    const o = ops.packedAttention(this.c_attn.forward(x), { numHeads: this.#heads, scale: this.#scale })
+    const o = this.sequence.packedAttention(this.c_attn.forward(x), {
+      numHeads: this.numHeads,
+      scale: this.#scale,
+      dropout: this.attn_dropout.ofAttention(this),
+    })
     return this.resid_dropout.forward(this.c_proj.forward(o))
   }
 
   cached(x: Tensor, cache: LayerCache, length: number): Tensor {
     const qkv = this.c_attn.forward(x)
-    const [, tokens, c] = x.shape as [number, number, number]
+    const tokens = x.shape[1] as number
+    const c = this.numHeads * this.headSize
     append(cache.k, length, qkv, tokens, c, 3 * c)
     append(cache.v, length, qkv, tokens, 2 * c, 3 * c)
     const q = { tensor: qkv, offset: 0, row: 3 * c, batch: tokens * 3 * c }
     const o = cachedAttention(
       q,
       { ...cache, length: length + tokens },
-      { numHeads: this.#heads, tokens, headSize: c / this.#heads, scale: this.#scale },
+      { numHeads: this.numHeads, tokens, headSize: this.headSize, scale: this.#scale },
     )
     return this.c_proj.forward(o)
   }
@@ -122,8 +140,9 @@ class Block extends Module {
     this.mlp = new Mlp(c)
   }
 
-  forward(x: Tensor): Tensor {
-    const { y, sum } = this.ln_2.forwardAdd(this.attn.forward(this.ln_1.forward(x)), x)
+  forward(x: Tensor, recompute: Recompute): Tensor {
+    const attend = (input: Tensor): Tensor => this.attn.forward(this.ln_1.forward(input))
+    const { y, sum } = this.ln_2.forwardAdd(recompute.attention ? checkpoint(attend, x) : attend(x), x)
     return ops.add(sum, this.mlp.forward(y))
   }
 
@@ -139,6 +158,7 @@ class Transformer extends Module {
   readonly drop: Dropout
   readonly h: Block[]
   readonly ln_f: LayerNorm
+  sequence = wholeSequence
 
   constructor(c: Gpt2Config) {
     super()
@@ -149,31 +169,30 @@ class Transformer extends Module {
     this.ln_f = new LayerNorm(c.n_embd, c.layer_norm_epsilon)
   }
 
-  embed(ids: Tensor, position: number): Tensor {
+  embed(ids: Tensor, part?: ops.SequencePart): Tensor {
     const tokens = ids.shape[1] as number
-    const positions = tensor(
-      Int32Array.from({ length: tokens }, (_, index) => position + index),
-      [tokens],
-    )
+    const positions = tensor(positionsOf(part, tokens), [tokens])
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }
 
-  forward(ids: Tensor, recompute: (block: number) => boolean): Tensor {
-    let x = this.embed(ids, 0)
-    this.h.forEach((block, index) => {
-      x = recompute(index) ? checkpoint((input) => block.forward(input), x) : block.forward(x)
-    })
-    return this.ln_f.forward(x)
+  forward(ids: Tensor): Tensor {
+    const own = this.sequence.take(ids)
+    return this.embed(own, this.sequence.part(own.shape[1] as number))
   }
 }
 
+/**
+ * GPT-2 with Hugging Face's names.
+ *
+ * @example
+ * new Gpt2({ n_layer: 1, n_head: 2, n_embd: 16, n_positions: 8, vocab_size: 32 }).maxPositions // 8
+ */
 export class Gpt2 extends LanguageModel {
   readonly config: Gpt2Config
   readonly vocabSize: number
   readonly maxPositions: number
   readonly transformer: Transformer
-  readonly lm_head: Linear
-  override readonly tiedNames: readonly string[]
+  readonly lm_head: LanguageModelHead
 
   constructor(config: Partial<Gpt2Config>) {
     super()
@@ -182,28 +201,35 @@ export class Gpt2 extends LanguageModel {
     this.vocabSize = c.vocab_size
     this.maxPositions = c.n_positions
     this.transformer = new Transformer(c)
-    this.lm_head = new Linear(c.n_embd, c.vocab_size, { bias: false, init: normal(c.initializer_range) })
+    this.lm_head = new LanguageModelHead(c.n_embd, c.vocab_size, normal(c.initializer_range))
     if (c.tie_word_embeddings) Object.assign(this.lm_head, { weight: this.transformer.wte.weight })
-    this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
   }
 
-  forward(ids: Tensor, targets: Tensor): Tensor {
-    const x = this.transformer.forward(ids, this.recompute)
-    return ops.linearCrossEntropy(x, this.lm_head.weight.tensor, targets)
+  get norm(): LayerNorm {
+    return this.transformer.ln_f
+  }
+
+  body(): Layer[] {
+    const { wte, wpe, drop, h } = this.transformer
+    return [
+      { type: 'embedding', modules: [wte, wpe, drop], forward: (_, [ids]) => this.transformer.forward(ids as Tensor) },
+      ...this.blocks(h, (block, x) => block.forward(x, this.recompute)),
+    ]
   }
 
   newCache(capacity: number): KeyValueCache {
-    return makeCache(this.config.n_layer, capacity, this.config.n_embd, this.lm_head.weight.tensor.dtype)
+    const { numHeads, headSize } = (this.transformer.h[0] as Block).attn
+    return makeCache(this.config.n_layer, capacity, numHeads * headSize, this.lm_head.weight.tensor.dtype)
   }
 
   nextLogits(ids: Tensor, cache: KeyValueCache): Tensor {
     const tokens = ids.shape[1] as number
-    let x = this.transformer.embed(ids, cache.length)
+    let x = this.transformer.embed(ids, { first: cache.length, length: cache.capacity })
     this.transformer.h.forEach((block, index) => {
       x = block.cached(x, layerOf(cache, index), cache.length)
     })
     cache.length += tokens
     const last = ops.slice(this.transformer.ln_f.forward(x), 1, tokens - 1, tokens)
-    return ops.linear(ops.reshape(last, [1, this.config.n_embd]), this.lm_head.weight.tensor)
+    return this.lm_head.logits(ops.reshape(last, [1, this.config.n_embd]))
   }
 }

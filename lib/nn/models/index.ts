@@ -7,15 +7,23 @@ import { Llama, type LlamaConfig, llamaDefaults } from './llama.js'
 
 export { type GenerateOptions, generate } from './generate.js'
 export { Gpt2, type Gpt2Config, gpt2Defaults } from './gpt2.js'
-export { type KeyValueCache, LanguageModel } from './language-model.js'
+export { LanguageModelHead } from './head.js'
+export { type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
 export { Llama, type LlamaConfig, llamaDefaults } from './llama.js'
+export type { SamplingOptions } from './sampling.js'
 
 const families: Record<string, (config: Record<string, unknown>) => LanguageModel> = {
   gpt2: (config) => new Gpt2(config as Partial<Gpt2Config>),
   llama: (config) => new Llama(config as Partial<LlamaConfig>),
 }
 
-/** The model that a Hugging Face config.json describes. */
+/**
+ * The model that a Hugging Face config.json describes.
+ *
+ * @example
+ * const model = createModel({ model_type: 'gpt2', n_layer: 2, n_head: 2, n_embd: 32, n_positions: 16, vocab_size: 256 })
+ * model.parameters().length // 28
+ */
 export function createModel(config: Record<string, unknown>): LanguageModel {
   const type = String(config.model_type)
   const make = families[type]
@@ -63,12 +71,16 @@ function checkConfig(given: Record<string, unknown>, keys: Keys): void {
   if (keyValueHeads && heads % keyValueHeads !== 0) {
     fail(`${keys.heads} ${heads} is not divisible by ${keys.keyValueHeads} ${keyValueHeads}; change one`)
   }
-  for (const key of ['attn_pdrop', 'attention_dropout']) {
-    if (config[key]) fail(`${key} ${config[key]} is not there: attention weights never exist as a matrix; set it to 0`)
+  for (const key of ['resid_pdrop', 'embd_pdrop', 'attn_pdrop', 'attention_dropout']) {
+    const p = config[key] ?? 0
+    if (!(typeof p === 'number' && p >= 0 && p < 1))
+      fail(`${key} is ${JSON.stringify(p)}; it must be at least 0 and less than 1`)
   }
   const known = ['gelu_new', 'gelu_pytorch_tanh', 'gelu', 'relu', 'silu']
   const activation = given.model_type === 'gpt2' ? String(config.activation_function) : 'silu'
   if (!known.includes(activation)) fail(`activation_function '${activation}' is not one of ${known.join(', ')}`)
+  if (config.scale_attn_by_inverse_layer_idx || config.add_cross_attention)
+    fail('scale_attn_by_inverse_layer_idx and add_cross_attention are not served; only models without them are')
   if (given.model_type === 'llama' && (config.hidden_act ?? 'silu') !== 'silu')
     fail(`hidden_act '${config.hidden_act}' is not silu`)
 }

@@ -1,15 +1,19 @@
 // The Llama family (Llama 1 to 3, and what shares its architecture), with Hugging Face's names and config keys.
 
 import { checkpoint } from '../../autograd/functions.js'
+import { ZeroshardError } from '../../binding/errors.js'
 import { cachedAttention } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
 import { keep, unscoped } from '../../tensor/scope.js'
 import { type Tensor, tensor } from '../../tensor/tensor.js'
-import { Embedding, Linear, RMSNorm } from '../layers.js'
+import type { Layer } from '../layered.js'
+import { Dropout, Embedding, Linear, RMSNorm } from '../layers.js'
 import { Module } from '../module.js'
 import { normal } from '../parameter.js'
+import { wholeSequence } from '../sequence.js'
 import { append, layerOf, makeCache } from './cache.js'
-import { type KeyValueCache, LanguageModel, type LayerCache } from './language-model.js'
+import { LanguageModelHead } from './head.js'
+import { type KeyValueCache, LanguageModel, type LayerCache, type Recompute } from './language-model.js'
 
 export interface RopeScaling {
   rope_type?: string
@@ -20,6 +24,7 @@ export interface RopeScaling {
   original_max_position_embeddings?: number
 }
 
+/** The keys of Hugging Face's config.json that the Llama family reads. */
 export interface LlamaConfig {
   [key: string]: unknown
   model_type: 'llama'
@@ -36,10 +41,12 @@ export interface LlamaConfig {
   rope_scaling: RopeScaling | null
   tie_word_embeddings: boolean
   attention_bias: boolean
+  attention_dropout: number
   mlp_bias: boolean
   initializer_range: number
 }
 
+/** Values of the keys that a configuration leaves out. */
 export const llamaDefaults: LlamaConfig = {
   model_type: 'llama',
   vocab_size: 32000,
@@ -55,8 +62,28 @@ export const llamaDefaults: LlamaConfig = {
   rope_scaling: null,
   tie_word_embeddings: false,
   attention_bias: false,
+  attention_dropout: 0,
   mlp_bias: false,
   initializer_range: 0.02,
+}
+
+const ropeKinds = ['default', 'linear', 'llama3']
+
+/** Newer config.json files keep rope_theta and rope_scaling together, as rope_parameters. */
+function ropeOf(config: Partial<LlamaConfig>): Partial<LlamaConfig> {
+  const together = config.rope_parameters as (RopeScaling & { rope_theta?: number }) | null | undefined
+  const { rope_theta: theta, ...scaling } = together ?? {}
+  const rope: Partial<LlamaConfig> = {}
+  if (theta !== undefined) rope.rope_theta = theta
+  if (together) rope.rope_scaling = scaling as RopeScaling
+  const given = rope.rope_scaling ?? config.rope_scaling
+  const kind = given?.rope_type ?? given?.type ?? 'default'
+  if (!ropeKinds.includes(kind))
+    throw new ZeroshardError(
+      'CONFIG',
+      `model.config: rope_type '${kind}' is not served; there are ${ropeKinds.join(', ')}`,
+    )
+  return rope
 }
 
 const headSize = (c: LlamaConfig): number => c.head_dim ?? c.hidden_size / c.num_attention_heads
@@ -98,8 +125,14 @@ class Attention extends Module {
   readonly k_proj: Linear
   readonly v_proj: Linear
   readonly o_proj: Linear
-  readonly #options: { numHeads: number; numKeyValueHeads: number }
-  readonly #d: number
+  readonly attn_dropout: Dropout
+  /** Heads here: all, or this rank's (parallelize), from the first-th of the model's; dropout draws by those. */
+  numHeads: number
+  numKeyValueHeads: number
+  sequence = wholeSequence
+  firstHead = 0
+  readonly totalHeads: number
+  readonly headSize: number
 
   constructor(c: LlamaConfig) {
     super()
@@ -110,29 +143,35 @@ class Attention extends Module {
     this.k_proj = new Linear(c.hidden_size, kv * d, config)
     this.v_proj = new Linear(c.hidden_size, kv * d, config)
     this.o_proj = new Linear(c.num_attention_heads * d, c.hidden_size, config)
-    this.#options = { numHeads: c.num_attention_heads, numKeyValueHeads: kv }
-    this.#d = d
+    this.attn_dropout = new Dropout(c.attention_dropout)
+    this.numHeads = this.totalHeads = c.num_attention_heads
+    this.numKeyValueHeads = kv
+    this.headSize = d
   }
 
   forward(x: Tensor, table: Tensor): Tensor {
-    const { numHeads, numKeyValueHeads } = this.#options
-    const q = ops.rotary(this.q_proj.forward(x), table, numHeads)
-    const k = ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads)
-    return this.o_proj.forward(ops.attention(q, k, this.v_proj.forward(x), this.#options))
+    const { numHeads, numKeyValueHeads, sequence } = this
+    const queries = this.q_proj.forward(x)
+    // Of the projection's tokens: x may have a part of them (sequence parallelism).
+    const part = sequence.part(queries.shape[1] as number)
+    const q = ops.rotary(queries, table, numHeads, part)
+    const k = ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads, part)
+    const options = { numHeads, numKeyValueHeads, dropout: this.attn_dropout.ofAttention(this) }
+    return this.o_proj.forward(sequence.attention(q, k, this.v_proj.forward(x), options))
   }
 
   cached(x: Tensor, table: Tensor, cache: LayerCache, length: number): Tensor {
-    const { numHeads, numKeyValueHeads } = this.#options
+    const { numHeads, numKeyValueHeads, headSize } = this
     const tokens = x.shape[1] as number
-    const width = numKeyValueHeads * this.#d
+    const width = numKeyValueHeads * headSize
     const q = ops.rotary(this.q_proj.forward(x), table, numHeads, length)
     append(cache.k, length, ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads, length), tokens, 0, width)
     append(cache.v, length, this.v_proj.forward(x), tokens, 0, width)
-    const row = numHeads * this.#d
+    const row = numHeads * headSize
     const o = cachedAttention(
       { tensor: q, offset: 0, row, batch: tokens * row },
       { ...cache, length: length + tokens },
-      { ...this.#options, tokens, headSize: this.#d },
+      { numHeads, numKeyValueHeads, tokens, headSize },
     )
     return this.o_proj.forward(o)
   }
@@ -173,8 +212,9 @@ class Block extends Module {
     return ops.add(sum, this.mlp.forward(y))
   }
 
-  forward(x: Tensor, table: Tensor): Tensor {
-    return this.#rest(this.self_attn.forward(this.input_layernorm.forward(x), table), x)
+  forward(x: Tensor, table: Tensor, recompute: Recompute): Tensor {
+    const attend = (input: Tensor): Tensor => this.self_attn.forward(this.input_layernorm.forward(input), table)
+    return this.#rest(recompute.attention ? checkpoint(attend, x) : attend(x), x)
   }
 
   cached(x: Tensor, table: Tensor, cache: LayerCache, length: number): Tensor {
@@ -186,6 +226,7 @@ class Transformer extends Module {
   readonly embed_tokens: Embedding
   readonly layers: Block[]
   readonly norm: RMSNorm
+  sequence = wholeSequence
   readonly #config: LlamaConfig
   #table: Tensor | undefined
 
@@ -208,44 +249,52 @@ class Transformer extends Module {
     this.#table = undefined
   }
 
-  forward(ids: Tensor, recompute: (block: number) => boolean): Tensor {
-    const { table } = this
-    let x = this.embed_tokens.forward(ids)
-    this.layers.forEach((block, index) => {
-      x = recompute(index) ? checkpoint((input) => block.forward(input, table), x) : block.forward(x, table)
-    })
-    return this.norm.forward(x)
+  forward(ids: Tensor): Tensor {
+    return this.embed_tokens.forward(this.sequence.take(ids))
   }
 }
 
+/**
+ * The Llama family with Hugging Face's names: RMS norm, rotary positions, grouped-query heads, SwiGLU.
+ *
+ * @example
+ * const small = { hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2 }
+ * new Llama({ ...small, max_position_embeddings: 8, vocab_size: 32 }).vocabSize // 32
+ */
 export class Llama extends LanguageModel {
   readonly config: LlamaConfig
   readonly vocabSize: number
   readonly maxPositions: number
   readonly model: Transformer
-  readonly lm_head: Linear
-  override readonly tiedNames: readonly string[]
+  readonly lm_head: LanguageModelHead
 
   constructor(config: Partial<LlamaConfig>) {
     super()
-    const c = { ...llamaDefaults, ...config }
+    const c = { ...llamaDefaults, ...config, ...ropeOf(config) }
     this.config = c
     this.vocabSize = c.vocab_size
     this.maxPositions = c.max_position_embeddings
     this.model = new Transformer(c)
-    this.lm_head = new Linear(c.hidden_size, c.vocab_size, { bias: false, init: normal(c.initializer_range) })
+    this.lm_head = new LanguageModelHead(c.hidden_size, c.vocab_size, normal(c.initializer_range))
     if (c.tie_word_embeddings) Object.assign(this.lm_head, { weight: this.model.embed_tokens.weight })
-    this.tiedNames = c.tie_word_embeddings ? ['lm_head.weight'] : []
   }
 
-  forward(ids: Tensor, targets: Tensor): Tensor {
-    return ops.linearCrossEntropy(this.model.forward(ids, this.recompute), this.lm_head.weight.tensor, targets)
+  get norm(): RMSNorm {
+    return this.model.norm
+  }
+
+  body(): Layer[] {
+    const { embed_tokens, layers } = this.model
+    return [
+      { type: 'embedding', modules: [embed_tokens], forward: (_, [ids]) => this.model.forward(ids as Tensor) },
+      ...this.blocks(layers, (block, x) => block.forward(x, this.model.table, this.recompute)),
+    ]
   }
 
   newCache(capacity: number): KeyValueCache {
-    const c = this.config
-    const width = (c.num_key_value_heads ?? c.num_attention_heads) * headSize(c)
-    return makeCache(c.num_hidden_layers, capacity, width, this.lm_head.weight.tensor.dtype)
+    const { numKeyValueHeads, headSize } = (this.model.layers[0] as Block).self_attn
+    const { num_hidden_layers } = this.config
+    return makeCache(num_hidden_layers, capacity, numKeyValueHeads * headSize, this.lm_head.weight.tensor.dtype)
   }
 
   nextLogits(ids: Tensor, cache: KeyValueCache): Tensor {
@@ -256,7 +305,7 @@ export class Llama extends LanguageModel {
     })
     cache.length += tokens
     const last = ops.slice(this.model.norm.forward(x), 1, tokens - 1, tokens)
-    return ops.linear(ops.reshape(last, [1, this.config.hidden_size]), this.lm_head.weight.tensor)
+    return this.lm_head.logits(ops.reshape(last, [1, this.config.hidden_size]))
   }
 
   override dispose(): void {

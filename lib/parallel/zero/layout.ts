@@ -1,9 +1,10 @@
 // How parameters lie in flat buffers. Pure: no memory, no communication.
-// A unit (a transformer block; the rest of the model is one more) is one flat buffer, padded so that it cuts into
-// equal shards. Matrices come first, so that weight decay on matrices alone is a prefix.
+// A unit (a transformer block, or a part of it; what is outside of blocks is one more) is one flat buffer, padded so
+// that it cuts into equal shards. All of a unit is treated alike: trainable or not, always whole or not, held by the
+// same model-parallel ranks. Parameters lie by their hyperparameter group, so that each group is one range.
 
 import type { Module } from '../../nn/module.js'
-import type { Parameter } from '../../nn/parameter.js'
+import type { Parameter, Replicas } from '../../nn/parameter.js'
 
 /** Shards begin at multiples of this many elements (64 bytes of f32). */
 const ALIGNMENT = 16
@@ -14,69 +15,165 @@ export interface Slot {
   count: number
 }
 
+/** The flat buffer of a unit: where each parameter lies, and how large a shard is. */
 export interface UnitLayout {
+  /** Path of the module whose forward uses it; empty: the model's. */
+  module: string
+  /** The same, told apart from other units of that module. */
   name: string
+  index: number
   slots: Slot[]
   /** Elements, padding included: a multiple of the number of shards. */
   size: number
-  /** Where the matrices end. */
-  matrixEnd: number
   shardSize: number
-  /** Frozen parameters lie in units of their own, without gradients and optimizer states. */
+  /** Hyperparameter groups in order, each up to `end`. */
+  groups: { group: number; end: number }[]
   trainable: boolean
+  /** Stage 3: small parameters that stay whole. */
+  persistent: boolean
+  replicas: Replicas | undefined
+  partialGradient: boolean
+  partialOver: Replicas | undefined
 }
 
 /** A part of a flat unit that lies in [start, end). */
 export interface Piece {
-  slot: Slot /** within the parameter */
+  slot: Slot
+  /** Within the parameter. */
   start: number
-  count: number /** within the unit */
+  count: number
+  /** Within the unit. */
   offset: number
 }
 
-/** The model's units in the order of use: the root's own parameters first, then its blocks. */
-export function layoutUnits(model: Module, numShards: number): UnitLayout[] {
-  const named = model.namedParameters()
-  const blocks: { name: string; parameters: Set<Parameter> }[] = []
-  const taken = new Set<Parameter>()
+export interface LayoutOptions {
+  numShards: number
+  /** Hyperparameter group of each parameter; default: all 0. */
+  groupOf?: (parameter: Parameter) => number
+  /** Most elements of a unit, where it has more than one parameter. */
+  maxUnit?: number
+  /** Parameters of fewer elements are persistent. */
+  persistBelow?: number
+  /** Parameters outside of blocks: units by module, in the order of use, instead of one that comes first. */
+  splitRoot?: boolean
+  /** False for parameters that have no memory on this rank. */
+  include?: (parameter: Parameter) => boolean
+}
+
+/**
+ * The model's units; their reverse is the order in which gradients are reduced.
+ *
+ * @example
+ * const [unit] = layoutUnits(new nn.Linear(4, 3), { numShards: 2 })
+ * unit?.size // 32
+ */
+export function layoutUnits(model: Module, options: LayoutOptions): UnitLayout[] {
+  const { include = () => true } = options
+  const named = [...model.namedParameters()].filter(([, parameter]) => include(parameter))
+  const blocks = blockPaths(model)
+  const sections = new Map<string, Parameter[]>()
+  if (!options.splitRoot) sections.set('', [])
+  for (const [name, parameter] of named) {
+    const block = blocks.find((path) => name.startsWith(`${path}.`))
+    const key = block ?? (options.splitRoot ? name.slice(0, Math.max(name.lastIndexOf('.'), 0)) : '')
+    sections.set(key, [...(sections.get(key) ?? []), parameter])
+  }
+  const units = [...sections].flatMap(([module, parameters]) =>
+    alike(parameters, options).flatMap((same) => layoutAlike(module, same, options)),
+  )
+  return units.map((unit, index) => ({ ...unit, index }))
+}
+
+/** Paths of the modules in lists: the outermost ones. */
+function blockPaths(model: Module): string[] {
+  const found: string[] = []
   model.visit((module) => {
     for (const [field] of module.children()) {
       const path = module.path ? `${module.path}.${field}` : field
-      if (!/\.\d+$/.test(field) || blocks.some((block) => inside(path, block.name))) continue
-      const parameters = new Set([...named].filter(([name]) => inside(name, path)).map(([, parameter]) => parameter))
-      if (parameters.size === 0) continue
-      blocks.push({ name: path, parameters })
-      for (const parameter of parameters) taken.add(parameter)
+      if (/\.\d+$/.test(field) && !found.some((block) => path.startsWith(`${block}.`))) found.push(path)
     }
   })
-  const root = [...named.values()].filter((parameter) => !taken.has(parameter))
-  return [{ name: 'root', parameters: root }, ...blocks].flatMap(({ name, parameters }) =>
-    [true, false].flatMap((trainable) => {
-      const chosen = [...parameters].filter((parameter) => parameter.trainable === trainable)
-      return chosen.length ? [layoutUnit(name, chosen, numShards, trainable)] : []
-    }),
-  )
+  return found
 }
 
-const inside = (name: string, path: string): boolean => name === path || name.startsWith(`${path}.`)
+const isPersistent = (parameter: Parameter, { persistBelow = 0 }: LayoutOptions): boolean =>
+  parameter.count < persistBelow
 
-function layoutUnit(name: string, parameters: readonly Parameter[], numShards: number, trainable: boolean): UnitLayout {
-  const isMatrix = (parameter: Parameter): boolean => parameter.shape.length >= 2
-  const ordered = [...parameters.filter(isMatrix), ...parameters.filter((parameter) => !isMatrix(parameter))]
+/** Parameters in sets that can share a unit, in the order of their first members. */
+function alike(parameters: readonly Parameter[], options: LayoutOptions): Parameter[][] {
+  const sets: Parameter[][] = []
+  for (const parameter of parameters) {
+    const set = sets.find(([first]) => first && fit(first, parameter, options))
+    if (set) set.push(parameter)
+    else sets.push([parameter])
+  }
+  return sets
+}
+
+const fit = (a: Parameter, b: Parameter, options: LayoutOptions): boolean =>
+  a.trainable === b.trainable &&
+  a.replicas === b.replicas &&
+  a.partialGradient === b.partialGradient &&
+  a.partialOver === b.partialOver &&
+  isPersistent(a, options) === isPersistent(b, options)
+
+function layoutAlike(module: string, parameters: readonly Parameter[], options: LayoutOptions): UnitLayout[] {
+  const { maxUnit = Number.POSITIVE_INFINITY } = options
+  const parts: Parameter[][] = []
+  let room = 0
+  for (const parameter of parameters) {
+    if (parameter.count > room || parts.length === 0) {
+      parts.push([])
+      room = maxUnit
+    }
+    parts[parts.length - 1]?.push(parameter)
+    room -= parameter.count
+  }
+  return parts.map((part) => layoutUnit(module, part, options))
+}
+
+function layoutUnit(module: string, parameters: readonly Parameter[], options: LayoutOptions): UnitLayout {
+  const { numShards, groupOf = () => 0 } = options
+  const ordered = [...parameters].sort((a, b) => groupOf(a) - groupOf(b))
   const slots: Slot[] = []
+  const groups: UnitLayout['groups'] = []
   let offset = 0
-  let matrixEnd = 0
   for (const parameter of ordered) {
-    slots.push({ parameter, offset, count: parameter.count })
-    offset += parameter.count
-    if (isMatrix(parameter)) matrixEnd = offset
+    const { count } = parameter
+    slots.push({ parameter, offset, count })
+    offset += count
+    const last = groups[groups.length - 1]
+    if (last?.group === groupOf(parameter)) last.end = offset
+    else groups.push({ group: groupOf(parameter), end: offset })
   }
   const quantum = numShards * ALIGNMENT
   const size = Math.ceil(offset / quantum) * quantum
-  return { name, slots, size, matrixEnd, shardSize: size / numShards, trainable }
+  const [first] = parameters as [Parameter]
+  const last = groups[groups.length - 1]
+  if (last) last.end = size
+  return {
+    module,
+    name: module || first.name,
+    index: 0,
+    slots,
+    size,
+    shardSize: size / numShards,
+    groups,
+    trainable: first.trainable,
+    persistent: isPersistent(first, options),
+    replicas: first.replicas,
+    partialGradient: first.partialGradient,
+    partialOver: first.partialOver ?? (first.partialGradient ? first.replicas : undefined),
+  }
 }
 
-/** The parameters' parts that lie in [start, end) of a unit. */
+/**
+ * The parameters' parts that lie in [start, end) of a unit.
+ *
+ * @example
+ * const [unit] = layoutUnits(new nn.Linear(4, 3), { numShards: 2 }) as [UnitLayout]
+ * piecesIn(unit, 10, 15).map(({ slot, count }) => `${slot.parameter.name} ${count}`) // ['weight 2', 'bias 3']
+ */
 export function piecesIn(unit: UnitLayout, start: number, end: number): Piece[] {
   return unit.slots.flatMap((slot) => {
     const from = Math.max(start, slot.offset)

@@ -1,135 +1,288 @@
 // ZeRO over units: when gradients are reduced, what the optimizer updates, when parameters are gathered.
-// Collectives are queued in one fixed order on every rank: blocks from the last to the first, the root last,
-// each as soon as it and all before it are complete.
+// Reductions are queued in one fixed order on every rank, the reverse of the units': each as soon as it and all
+// before it are complete. The global norm does not depend on how anything is cut.
 
 import type { Module } from '../../nn/module.js'
-import { type AdamWOptions, adamw } from '../../optim/adamw.js'
-import { tidy } from '../../tensor/scope.js'
-import { type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
+import type { Parameter } from '../../nn/parameter.js'
+import type { Optimizer } from '../../optim/optimizer.js'
+import { tidy, unscoped } from '../../tensor/scope.js'
+import { COMMUNICATION, COMPUTE, type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
+import { Fetcher } from './fetcher.js'
 import { layoutUnits } from './layout.js'
+import { checkOffload, type OffloadOptions, planOffload, type SwapFiles } from './offload.js'
+import type { Span } from './spans.js'
+import type { SwapFile } from './swap-file.js'
+import { Swapper } from './swapper.js'
 import { lifetimes, makeUnit, type Stage, type Unit } from './unit.js'
+
+/** Hyperparameters of a part of the parameters. */
+export interface HyperGroup {
+  weightDecay: number
+  /** Times the schedule's rate. */
+  lrScale: number
+}
 
 export interface ZeroOptions {
   stage: Stage
   dtype: DType
   seed: number
+  /** Over which parameters are replicated and gradients reduced: data and context parallelism. */
   group: ProcessGroup
-  optimizer: Omit<AdamWOptions, 'lr'>
-  decayMatricesOnly: boolean
-  /** False: reduce after backward instead of under it. */
+  /** All ranks of the mesh: the global norm is over them. */
+  world: ProcessGroup
+  optimizer: Optimizer
+  groups: readonly HyperGroup[]
+  groupOf: (parameter: Parameter) => number
+  /** False: communication on the compute stream. */
   overlap: boolean
+  /** Gradients are averaged over the group, or summed. */
+  average: boolean
+  /** What gradients travel as; undefined: f32. */
+  communicationDtype?: DType
+  /** Elements: largest unit, smallest sharded parameter, parameters to fetch ahead and to hold. */
+  maxUnit: number
+  persistBelow: number
+  prefetch: number
+  maxLive: number
+  /** What lies in host memory or on disk. */
+  offload?: OffloadOptions
+  /** False for parameters of other pipeline stages. */
+  include?: (parameter: Parameter) => boolean
+}
+
+export interface UpdateRequest {
+  lr: number
+  /** Index of the update, from 1. */
+  update: number
+  norm: Tensor
+  maxNorm: number
+  lossScale: number
+  /** Where the schedule cycles it: instead of the first beta. */
+  momentum?: number | undefined
 }
 
 export class Zero {
   readonly units: readonly Unit[]
+  readonly fetcher: Fetcher | undefined
+  /** Trainable units in the order in which their gradients are reduced. */
   readonly #order: readonly Unit[]
   readonly #left = new Map<Unit, number>()
+  readonly #stream: number
+  readonly #files: SwapFiles
+  readonly #swapper: Swapper
+  /** Of #order, those that the backward under way goes through. */
+  #queue: readonly Unit[] = []
   #next = 0
-  #boundary = false
+  #reducing = false
+  /** Largest gradient of each unit of #order, of the last norm. */
+  #largest: Tensor | undefined
 
   constructor(
-    model: Module,
+    readonly model: Module,
     readonly options: ZeroOptions,
   ) {
-    const { group, stage, dtype, seed, decayMatricesOnly } = options
-    this.units = layoutUnits(model, group.size).map((layout) =>
-      makeUnit(layout, { stage, dtype, seed, decayMatricesOnly, rank: group.rank }),
-    )
-    const trainable = this.units.filter((unit) => unit.gradients)
-    const roots = trainable.filter((unit) => unit.layout.name === 'root')
-    this.#order = [...trainable.filter((unit) => !roots.includes(unit)).reverse(), ...roots]
-    for (const unit of trainable) this.#watch(unit)
+    const { group, dtype, seed, optimizer, maxUnit, overlap } = options
+    // Over one rank a shard is the whole: nothing is gained by copies of it.
+    const { offload = {} } = options
+    checkOffload(options.stage, offload)
+    const stage = group.size === 1 && options.stage > 1 && !offload.parameters ? 1 : options.stage
+    const keeps = lifetimes[stage]
+    const sharded = keeps.parameters === 'shard'
+    this.#stream = overlap ? COMMUNICATION : COMPUTE
+    const layouts = layoutUnits(model, {
+      numShards: group.size,
+      groupOf: options.groupOf,
+      maxUnit,
+      persistBelow: sharded ? options.persistBelow : 0,
+      splitRoot: sharded,
+      ...(options.include && { include: options.include }),
+    })
+    const plan = planOffload(layouts, { lifetimes: keeps, dtype, optimizer, offload }, options.world.rank)
+    const { files } = plan
+    this.#files = files
+    this.units = layouts.map((layout, index) => {
+      const places = plan.places[index] as (typeof plan.places)[number]
+      return makeUnit(layout, { lifetimes: keeps, group, dtype, seed, optimizer, places, files })
+    })
+    this.#order = this.units.filter((unit) => unit.layout.trainable).reverse()
+    this.#swapper = new Swapper(this.#order, offload.optimizer?.bufferCount ?? 2)
+    for (const unit of this.#order) this.#watch(unit)
+    if (sharded) {
+      const { prefetch, maxLive } = options
+      this.fetcher = new Fetcher(model, this.units, { group: group.duplicate(), prefetch, maxLive, overlap })
+    }
   }
 
   #watch(unit: Unit): void {
     for (const { parameter } of unit.layout.slots) {
       parameter.tensor.onGradient = () => {
-        if (!this.#boundary || !this.options.overlap) return
-        this.#left.set(unit, (this.#left.get(unit) ?? 0) - 1)
-        this.#advance()
+        const left = (this.#left.get(unit) ?? 0) - 1
+        this.#left.set(unit, left)
+        if (left === 0) this.fetcher?.done(unit)
+        if (this.#reducing) this.#advance()
       }
     }
   }
 
-  /** Before a backward; at the boundary of accumulation its gradients are reduced as they become complete. */
-  beginBackward(boundary: boolean): void {
-    this.#boundary = boundary
+  /** True where a backward must leave nothing but shards of its gradients. */
+  get reducesEachBackward(): boolean {
+    return this.#order.some((unit) => unit.keeps.gradients === 'shard')
+  }
+
+  /** Trainable units of some of the parameters, in the order in which they are reduced. */
+  unitsOf(parameters: ReadonlySet<Parameter>): Unit[] {
+    return this.#order.filter((unit) => unit.layout.slots.some(({ parameter }) => parameters.has(parameter)))
+  }
+
+  /**
+   * Before a backward through `units` (default: all); `boundary`: its gradients are the last before an update, to be
+   * reduced as they become complete.
+   */
+  beginBackward(boundary: boolean, units: readonly Unit[] = this.#order): void {
+    this.#queue = units
     this.#next = 0
-    for (const unit of this.#order) this.#left.set(unit, unit.layout.slots.length)
+    this.#reducing = boundary || this.reducesEachBackward
+    for (const unit of units) this.#left.set(unit, unit.layout.slots.length)
   }
 
   #advance(): void {
-    while (this.#next < this.#order.length && (this.#left.get(this.#order[this.#next] as Unit) ?? 1) <= 0) {
-      this.#reduce(this.#order[this.#next++] as Unit)
+    while (this.#next < this.#queue.length && (this.#left.get(this.#queue[this.#next] as Unit) ?? 1) <= 0) {
+      this.#reduce(this.#queue[this.#next++] as Unit)
     }
   }
 
-  /** Reduces what backward left: units with parameters that it did not use. */
-  finishReduction(): void {
-    while (this.#next < this.#order.length) this.#reduce(this.#order[this.#next++] as Unit)
+  /** After a backward: reduces what it left, units with parameters that it did not use. */
+  endBackward(): void {
+    if (!this.#reducing) return
+    this.reduce(this.#queue.slice(this.#next))
+    this.#next = this.#queue.length
+    this.#reducing = false
+  }
+
+  /** Reduces what these units have collected. */
+  reduce(units: readonly Unit[]): void {
+    for (const unit of units) this.#reduce(unit)
   }
 
   #reduce(unit: Unit): void {
-    const { group, stage } = this.options
-    if (group.size === 1) return
-    const gradients = unit.gradients as Tensor
-    if (lifetimes[stage].optimizer === 'full') group.allReduce(gradients, true)
-    else group.reduceScatter(unit.ownGradients as Tensor, gradients, true)
+    const own = unit.ownGradients as Tensor
+    if (unit.keeps.gradients === 'shard') {
+      const full = unit.collect()
+      if (unit.accumulating) {
+        const sum = unscoped(() => empty([own.count], { category: 'gradients' }))
+        this.#collective(unit, sum, full)
+        runOp('binary', [own], [own, sum], [0], this.#stream)
+        sum.dispose()
+      } else this.#collective(unit, own, full)
+      unit.accumulating = true
+      unit.dropCollected()
+    } else if (this.options.group.size > 1) this.#collective(unit, own, unit.gradients as Tensor)
   }
 
-  /** Global L2 norm of the reduced gradients (f32 scalar): the same bits on every layout. */
+  /** The sum (or mean) of `input` over the ranks: all of it, or this rank's shard. */
+  #collective(unit: Unit, output: Tensor, input: Tensor): void {
+    const { group, average, communicationDtype } = this.options
+    const options = { average, tag: unit.layout.index, stream: this.#stream }
+    const reduce = (to: Tensor, from: Tensor): void => {
+      if (to.count === from.count && group.size > 1) group.allReduce(to, options)
+      else group.reduceScatter(to, from, options)
+    }
+    if (!communicationDtype || communicationDtype === 'f32') {
+      reduce(output, input)
+      return
+    }
+    unscoped(() => {
+      const narrow = empty([input.count], { dtype: communicationDtype, category: 'buffers', shared: true })
+      runOp('cast', [narrow], [input], [], this.#stream)
+      const result =
+        output.count === input.count
+          ? narrow
+          : empty([output.count], { dtype: communicationDtype, category: 'buffers' })
+      reduce(result, narrow)
+      runOp('cast', [output], [result], [], this.#stream)
+      for (const tensor of new Set([narrow, result])) tensor.dispose()
+    })
+  }
+
+  /** Gradients that several model-parallel ranks have parts of (tied or replicated parameters) are summed over them. */
+  reduceReplicas(): void {
+    for (const { layout, ownGradients } of this.#order) {
+      if (layout.partialOver && layout.partialOver.size > 1) layout.partialOver.allReduce(ownGradients as Tensor)
+    }
+  }
+
+  /** Global L2 norm of the reduced gradients as they are stored (f32 scalar): the same bits on every layout. */
   gradientNorm(): Tensor {
-    const { group, stage } = this.options
-    const sharded = lifetimes[stage].optimizer === 'shard' && group.size > 1
+    const { world } = this.options
+    this.#largest?.dispose()
+    const each = unscoped(() => empty([this.#order.length], { category: 'buffers', zero: true }))
+    this.#largest = each
+    // What model-parallel ranks have in common counts once.
+    const counted = this.#order.filter(({ layout }) => (layout.replicas?.rank ?? 0) === 0)
     return tidy(() => {
+      for (const [index, unit] of this.#order.entries()) runOp('absmax', [each.view([1], index)], [unit.shardGradients])
       let largest = empty([1], { zero: true, shared: true })
-      for (const unit of this.#order) runOp('absmax', [largest], [unit.ownGradients])
-      if (sharded) {
-        const all = empty([group.size], { shared: true })
-        group.allGather(all, largest)
+      runOp('absmax', [largest], [each])
+      if (world.size > 1) {
+        const all = empty([world.size], { shared: true })
+        world.allGather(all, largest)
         largest = empty([1], { zero: true })
         runOp('absmax', [largest], [all])
       }
       const sum = empty([2], { dtype: 'i64', zero: true, shared: true })
-      for (const unit of this.#order) runOp('sum_squares', [sum], [unit.ownGradients, largest])
-      if (sharded) group.allReduce(sum)
+      for (const unit of counted) runOp('sum_squares', [sum], [unit.shardGradients, largest])
+      world.allReduce(sum)
       const norm = empty([])
       runOp('norm_finish', [norm], [sum, largest])
       return norm
     })
   }
 
-  /** One AdamW update of this rank's part, then the parameters of all. Zeroes the gradients. */
-  update(call: { lr: number; update: number; norm: Tensor; maxNorm: number }): void {
-    const { optimizer, stage } = this.options
-    for (const unit of this.units) {
-      if (!unit.gradients) continue
-      for (const span of unit.spans) {
-        adamw(
-          span.buffers,
-          { ...optimizer, lr: call.lr, weightDecay: span.decayed ? optimizer.weightDecay : 0 },
-          { update: call.update, norm: call.norm, maxNorm: call.maxNorm, gradScale: 1 },
-        )
-      }
-      unit.zeroStrays()
-      if (lifetimes[stage].optimizer === 'shard') this.#gather(unit)
-    }
+  /** Names of this rank's units whose gradients were not finite in the last norm. */
+  async notFinite(): Promise<string[]> {
+    const values = (await this.#largest?.data()) as Float32Array | undefined
+    return this.#order.flatMap((unit, index) => (Number.isFinite(values?.[index] ?? 0) ? [] : [unit.layout.name]))
   }
 
-  #gather(unit: Unit): void {
-    if (this.options.group.size > 1) this.options.group.allGather(unit.parameters, unit.ownParameters)
+  /** One update of this rank's part, then the parameters of all. Zeroes the gradients. */
+  update({ lr, update, norm, maxNorm, lossScale, momentum }: UpdateRequest): void {
+    const { optimizer, groups } = this.options
+    for (const unit of this.#order) {
+      const zeroGrad = unit.keeps.gradients === 'full'
+      const apply = ({ part, group }: Span): void => {
+        const { lrScale, weightDecay } = groups[group] as HyperGroup
+        const call = {
+          lr: lr * lrScale,
+          update,
+          norm,
+          maxNorm,
+          gradScale: 1 / lossScale,
+          zeroGrad,
+          ...(momentum !== undefined && { momentum }),
+        }
+        optimizer.update(part, call, weightDecay)
+      }
+      if (unit.onDisk) this.#swapper.update(unit, apply)
+      else unit.spans.forEach(apply)
+      unit.zeroStrays()
+      unit.accumulating = false
+      unit.share()
+    }
   }
 
   /** After masters were loaded: the model's copy, on every rank. */
   refresh(): void {
-    for (const unit of this.units) {
-      unit.refresh()
-      if (lifetimes[this.options.stage].optimizer === 'shard') this.#gather(unit)
-    }
+    for (const unit of this.units) unit.refresh()
   }
 
   dispose(): void {
+    this.#largest?.dispose()
+    this.model.visit((module) => {
+      module.hooks = undefined
+    })
     for (const unit of this.units) unit.dispose()
+    this.#swapper.dispose()
+    for (const file of Object.values(this.#files) as (SwapFile | undefined)[]) file?.close()
   }
 }

@@ -1,41 +1,33 @@
-// adamw: one pass over flat buffers, elementwise, so that any cut gives the same bits.
-#include <cmath>
-#include <cstring>
-
-#include "../../ops/optimizer.h"
-#include "floats.h"
-#include "rows.h"
+// adamw: both moments, decay and step in one pass.
+#include "optimizer_pass.h"
 
 namespace zs::cpu {
+namespace {
+struct Hyper { float beta2, rest1, rest2, eps, l2, keep, step, root2, scale; };
+
+ZS_CLONES void update(float *__restrict p, float *__restrict m, float *__restrict v, const float *__restrict grad, int64_t n,
+                      const Hyper h) {
+  for (int64_t i = 0; i < n; i++) {
+    const float g = grad[i] * h.scale + h.l2 * p[i];
+    const float mean = m[i] + h.rest1 * (g - m[i]);
+    const float square = h.beta2 * v[i] + h.rest2 * g * g;
+    m[i] = mean;
+    v[i] = square;
+    p[i] = p[i] * h.keep - h.step * mean / (std::sqrt(square) / h.root2 + h.eps);
+  }
+}
+}  // namespace
+
 int32_t adamw(zs_call *call) {
   const double *s = call->scalars;
-  float scale = static_cast<float>(s[ADAMW_GRAD_SCALE]);
-  bool skip = false;
-  if (present(call, ADAMW_NORM)) {
-    const float norm = data<float>(call, ADAMW_NORM)[0];
-    skip = !std::isfinite(norm);
-    const double limit = s[ADAMW_MAX_NORM], ratio = limit / (norm * std::fabs(scale) + 1e-6);
-    if (limit > 0 && ratio < 1) scale = static_cast<float>(scale * ratio);
-  }
-  const bool decoupled = s[ADAMW_ADAM_W] != 0, zero = s[ADAMW_ZERO_GRAD] != 0;
-  const float lr = static_cast<float>(s[ADAMW_LR]), decay = static_cast<float>(s[ADAMW_WEIGHT_DECAY]);
-  const float beta1 = static_cast<float>(s[ADAMW_BETA1]), beta2 = static_cast<float>(s[ADAMW_BETA2]);
-  const AdamwStep step{scale, decoupled ? 0 : decay, 1 - beta1, beta2, 1 - beta2, decoupled ? 1 - lr * decay : 1,
-                       lr / static_cast<float>(s[ADAMW_BIAS1]), static_cast<float>(1 / std::sqrt(s[ADAMW_BIAS2])),
-                       static_cast<float>(s[ADAMW_EPS]), zero};
+  const Gradient g = gradient_of(call, ADAMW_NORM, s[ADAMW_GRAD_SCALE], s[ADAMW_MAX_NORM], s[ADAMW_ZERO_GRAD]);
+  const bool decoupled = s[ADAMW_ADAM_W] != 0;
+  const Hyper h{static_cast<float>(s[ADAMW_BETA2]), rest(s[ADAMW_BETA1]), rest(s[ADAMW_BETA2]), static_cast<float>(s[ADAMW_EPS]),
+                static_cast<float>(decoupled ? 0 : s[ADAMW_WEIGHT_DECAY]), decoupled ? rest(s[ADAMW_LR] * s[ADAMW_WEIGHT_DECAY]) : 1,
+                static_cast<float>(s[ADAMW_LR] / s[ADAMW_BIAS1]), static_cast<float>(std::sqrt(s[ADAMW_BIAS2])), g.scale};
   float *p = data<float>(call, ADAMW_PARAM), *m = data<float>(call, ADAMW_M), *v = data<float>(call, ADAMW_V);
-  const bool has_out = present(call, ADAMW_OUT);
-  return by_float(call, dtype_of(call, ADAMW_GRAD), [&]<class G>(G) {
-    G *grad = data<G>(call, ADAMW_GRAD);
-    return by_float(call, has_out ? dtype_of(call, ADAMW_OUT) : ZS_F32, [&]<class O>(O) {
-      O *out = data<O>(call, ADAMW_OUT);
-      const auto update = row_kernels().optimizer[dtype_of(call, ADAMW_GRAD)].adamw[has_out ? dtype_of(call, ADAMW_OUT) : ZS_F32];
-      parallel_for(call, count_of(call, ADAMW_PARAM), 4096, [&](int64_t begin, int64_t end) {
-        if (!skip) update(p + begin, m + begin, v + begin, grad + begin, has_out ? out + begin : nullptr, end - begin, step);
-        else if (zero) std::memset(grad + begin, 0, static_cast<size_t>(end - begin) * sizeof(G));
-      });
-      return int32_t{ZS_OK};
-    });
+  return optimizer_pass(call, ADAMW_PARAM, ADAMW_OUT, ADAMW_GRAD, g, [&](int64_t i, int64_t n, const float *gradient) {
+    update(p + i, m + i, v + i, gradient, n, h);
   });
 }
 

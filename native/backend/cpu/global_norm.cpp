@@ -22,7 +22,7 @@ int32_t absmax(zs_call *call) {
   int32_t status = by_float(call, dtype_of(call, ABSMAX_X), [&]<class T>(T) {
     const T *x = data<T>(call, ABSMAX_X);
     parallel_for(call, count_of(call, ABSMAX_X), 65536, [&](int64_t begin, int64_t end) {
-      const uint32_t here = row_kernels().optimizer[dtype_of(call, ABSMAX_X)].absmax(x + begin, end - begin);
+      const uint32_t here = row_kernels().gradients[dtype_of(call, ABSMAX_X)].absmax(x + begin, end - begin);
       uint32_t known = top.load();
       while (here > known && !top.compare_exchange_weak(known, here)) {}
     });
@@ -44,7 +44,7 @@ int32_t sum_squares(zs_call *call) {
     const T *x = data<T>(call, SUM_SQUARES_X);
     parallel_for(call, count_of(call, SUM_SQUARES_X), 16384, [&](int64_t begin, int64_t end) {
       int64_t h = 0, l = 0;
-      row_kernels().optimizer[dtype_of(call, SUM_SQUARES_X)].squares(x + begin, end - begin, scale, &h, &l);
+      row_kernels().gradients[dtype_of(call, SUM_SQUARES_X)].squares(x + begin, end - begin, scale, &h, &l);
       high += h;
       low += l;
     });

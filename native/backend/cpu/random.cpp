@@ -15,24 +15,29 @@ uint64_t word(const zs_call *call, int scalar) { return static_cast<uint64_t>(in
 }  // namespace
 
 int32_t dropout(zs_call *call) {
-  const float p = static_cast<float>(call->scalars[DROPOUT_P]), scale = 1 / (1 - p);
-  const uint64_t seed = word(call, DROPOUT_SEED), site = word(call, DROPOUT_SITE);
+  const Draws draws = draws_of(static_cast<float>(call->scalars[DROPOUT_P]), word(call, DROPOUT_SEED),
+                               word(call, DROPOUT_SITE));
   const int64_t rows = integer(call, DROPOUT_ROWS), cols = integer(call, DROPOUT_COLS), full = integer(call, DROPOUT_FULL_COLS);
   const int64_t row_offset = integer(call, DROPOUT_ROW_OFFSET), col_offset = integer(call, DROPOUT_COL_OFFSET);
-  const auto draw = row_kernels().uniform;
+  const int64_t second_offset = integer(call, DROPOUT_SECOND_OFFSET);
+  const auto kept = row_kernels().kept;
   return by_float(call, dtype_of(call, DROPOUT_X), [&]<class T>(T) {
     const T *x = data<T>(call, DROPOUT_X);
     T *y = data<T>(call, DROPOUT_Y);
     // A tensor that is not cut is one long row.
-    const int64_t lines = cols == full ? 1 : rows, width = cols == full ? rows * cols : cols;
+    const bool whole = cols == full;
+    const int64_t lines = whole ? 1 : rows, width = whole ? rows * cols : cols;
+    const int64_t split = whole ? width : integer(call, DROPOUT_SPLIT);
     const int64_t pieces = (width + kChunk - 1) / kChunk;
     parallel_for(call, lines * pieces, 8, [&](int64_t begin, int64_t end) {
-      float u[kChunk];
+      float mask[kChunk];
       for (int64_t piece = begin; piece < end; piece++) {
         const int64_t r = piece / pieces, c = piece % pieces * kChunk, n = std::min(kChunk, width - c), at = r * width + c;
-        draw(u, n, seed, site, static_cast<uint64_t>((row_offset + r) * full + col_offset + c));
-        for (int64_t i = 0; i < n; i++) u[i] = u[i] >= p ? to_float(x[at + i]) * scale : 0;
-        narrow(y + at, u, n);
+        const int64_t row = (row_offset + r) * full, first = std::clamp(split - c, int64_t{0}, n);
+        kept(mask, first, draws, static_cast<uint64_t>(row + col_offset + c));
+        kept(mask + first, n - first, draws, static_cast<uint64_t>(row + second_offset + c + first - split));
+        for (int64_t i = 0; i < n; i++) mask[i] = mask[i] > 0 ? to_float(x[at + i]) * mask[i] : 0;
+        narrow(y + at, mask, n);
       }
     });
     return int32_t{ZS_OK};

@@ -1,5 +1,5 @@
 // Vectorised primitives, one table per width: rows of f32 for softmax, attention and the classifier; activations;
-// norms; random numbers; the optimizer.
+// norms; random numbers; the gradients' norm.
 #pragma once
 #include <cstdint>
 
@@ -13,6 +13,13 @@ struct Activations {
   void (*swiglu_slope)(void *dgate, void *dup, const void *dy, const void *gate, const void *up, int64_t n);
 };
 
+// What dropout draws from: element `index` is kept where its word >> 8 is at least `threshold` (native/ops/random.h).
+struct Draws {
+  uint64_t seed, site;
+  uint32_t threshold;
+  float scale;  // 1 / (1 - p)
+};
+Draws draws_of(float p, uint64_t seed, uint64_t site);
 // Rows of `cols`; weight and bias in f32. mean: nullptr for rms. See native/ops/norm.h.
 struct NormForward {
   void *y, *sum;
@@ -34,16 +41,8 @@ struct NormKernels {
   void (*backward)(const NormBackward &f, int64_t begin, int64_t end, float *dweight, float *dbias, float *scratch);
 };
 
-// g = grad * scale (+ l2 * p); m += rate1 (g - m); v = beta2 v + rate2 g^2;
-// p = p * keep - step * m / (sqrt(v) * root2 + eps); zero: grad = 0.
-struct AdamwStep {
-  float scale, l2, rate1, beta2, rate2, keep, step, root2, eps;
-  bool zero;
-};
 // By dtype of the gradients. See native/ops/optimizer.h.
-struct OptimizerKernels {
-  // By dtype of `out`, which may be absent.
-  void (*adamw[3])(float *p, float *m, float *v, void *grad, void *out, int64_t n, const AdamwStep &step);
+struct GradientKernels {
   uint32_t (*absmax)(const void *x, int64_t n);
   void (*squares)(const void *x, int64_t n, double scale, int64_t *high, int64_t *low);
 };
@@ -56,10 +55,12 @@ struct RowKernels {
   // y = numbers first to first + n - 1 of (seed, site): see native/ops/random.h. The same bits at every width.
   void (*uniform)(float *y, int64_t n, uint64_t seed, uint64_t site, uint64_t first);
   void (*normal)(float *y, int64_t n, uint64_t seed, uint64_t site, uint64_t first);
+  // mask[i] = draws.scale where element index + i is kept, else 0.
+  void (*kept)(float *mask, int64_t n, const Draws &draws, uint64_t index);
   // By dtype: f32, bf16, f16.
   Activations activations[3];
   NormKernels norms[3];
-  OptimizerKernels optimizer[3];
+  GradientKernels gradients[3];
 };
 
 extern const RowKernels rows_portable, rows_avx2, rows_avx512;

@@ -3,8 +3,9 @@
 #include <cmath>
 
 #include "../../ops/elementwise.h"
+#include "draws_kernel.h"
 #include "norm_kernel.h"
-#include "optimizer_kernel.h"
+#include "gradient_kernel.h"
 #include "random_kernel.h"
 #include "rows.h"
 #include "vmath.h"
@@ -109,9 +110,10 @@ template <int W> constexpr RowKernels row_table() {
           dot<W>,
           draw<W, false>,
           draw<W, true>,
+          kept<W>,
           {activations<W, float>(), activations<W, bf16>(), activations<W, f16>()},
           {norms<W, float>(), norms<W, bf16>(), norms<W, f16>()},
-          {optimizer_kernels<W, float>(), optimizer_kernels<W, bf16>(), optimizer_kernels<W, f16>()}};
+          {gradient_kernels<float>(), gradient_kernels<bf16>(), gradient_kernels<f16>()}};
 }
 
 }  // namespace

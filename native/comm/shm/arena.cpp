@@ -1,7 +1,9 @@
 // See arena.h.
 #include "arena.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -36,6 +38,21 @@ bool peers_can_open(int fd) {
   return true;
 }
 
+// Named objects of killed processes: their owners held them locked from birth until they were unlinked.
+void remove_leftovers() {
+  DIR *folder = opendir("/dev/shm");
+  if (!folder) return;
+  while (const dirent *entry = readdir(folder)) {
+    const std::string name = entry->d_name;
+    if (name.rfind("zeroshard-", 0) != 0) continue;
+    const int fd = openat(dirfd(folder), entry->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) continue;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) shm_unlink(("/" + name).c_str());
+    close(fd);
+  }
+  closedir(folder);
+}
+
 void *map_shared(int fd, size_t bytes) {
   void *base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
   if (base == MAP_FAILED) return nullptr;
@@ -52,13 +69,8 @@ Arena::Arena(const std::string &job, int rank, size_t reserved) {
     map();
     reserved = round_up(reserved);
     if (const int code = posix_fallocate(fd_, 0, static_cast<off_t>(reserved)); code != 0) {
-      struct statvfs at = {};
-      fstatvfs(fd_, &at);
-      throw CommError{"OUT_OF_MEMORY",
-                      "[commCreate] shared memory for the control block: " + system_error(code) +
-                          "; needs " + std::to_string(reserved >> 10) + " KiB, free " +
-                          std::to_string(at.f_bavail * at.f_frsize >> 10) + " KiB" +
-                          (name_.empty() ? "" : " in /dev/shm; enlarge or empty it")};
+      throw CommError{"OUT_OF_MEMORY", "[commCreate] shared memory for the control block: " + system_error(code) +
+                                           "; " + no_room(reserved)};
     }
   } catch (...) {
     unlink();
@@ -86,10 +98,17 @@ void Arena::open_named(const std::string &job, int rank) {
   std::string name = "/zeroshard-" + job + "-" + std::to_string(rank);
   std::replace(name.begin() + 1, name.end(), '/', '_');
   if (name.size() > 200) name.resize(200);
-  fd_ = shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd_ < 0) {
-    throw CommError{"RENDEZVOUS", "[commCreate] /dev/shm" + name + ": " + system_error(errno)};
-  }
+  remove_leftovers();
+  struct stat facts = {};
+  do {  // between the two calls another process may have taken it for a leftover: then once more
+    if (fd_ >= 0) close(fd_);
+    fd_ = shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd_ < 0) {
+      throw CommError{"RENDEZVOUS", "[commCreate] /dev/shm" + name + ": " + system_error(errno)};
+    }
+    flock(fd_, LOCK_EX);
+    fstat(fd_, &facts);
+  } while (facts.st_nlink == 0);
   name_ = name;
   named_ = true;
 }
@@ -112,6 +131,14 @@ void Arena::map() {
 void Arena::unlink() {
   if (!name_.empty()) shm_unlink(name_.c_str());
   name_.clear();
+}
+
+std::string Arena::no_room(size_t bytes) const {
+  struct statvfs at = {};
+  fstatvfs(fd_, &at);
+  const std::string free = named_ ? ", free in /dev/shm " + std::to_string(at.f_bavail * at.f_frsize >> 10) + " KiB" : "";
+  return "needs " + std::to_string((bytes + 1023) >> 10) + " KiB of shared memory" + free +
+         (named_ ? "; enlarge /dev/shm (in a container: --shm-size) or empty it" : "; free memory, or use less");
 }
 
 void *Arena::allocate(size_t bytes) {

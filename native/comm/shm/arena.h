@@ -28,6 +28,7 @@ class Arena {
   // Page-aligned, zero-filled at first use only; NULL where no room is left.
   void *allocate(size_t bytes);
   void release(void *data, size_t bytes);
+  std::string no_room(size_t bytes) const;  // for the message where allocate() found none: numbers and cure
   // Offset of [data, data + bytes), or -1 where it is not (wholly) inside.
   int64_t offset(const void *data, size_t bytes) const;
 

@@ -67,6 +67,7 @@ Operation::Operation(Job &job, Members &members, const CollectiveCall &call)
   if (kind_ == Collective::all_gather || kind_ == Collective::all_to_all) output_count_ *= n_;
   header_.sequence = ++members.sequence;
   header_.kind = static_cast<int32_t>(kind_);
+  header_.tag = call.tag;
   if (kind_ != Collective::barrier) {
     header_.count = call.count;
     header_.dtype = call.dtype;

@@ -55,6 +55,7 @@ struct Control {
 struct Header {
   uint64_t sequence;
   int64_t count;
+  int64_t tag;  // what the caller means by it: two calls of the same shape are not the same call
   int32_t kind;
   int32_t dtype;
   int32_t root;

@@ -16,7 +16,7 @@ constexpr size_t kStaging = size_t{8} << 20, kStagingNamed = size_t{1} << 20;
 
 bool same_call(const Header &a, const Header &b) {
   return a.sequence == b.sequence && a.kind == b.kind && a.dtype == b.dtype && a.count == b.count &&
-         a.root == b.root && a.average == b.average;
+         a.root == b.root && a.average == b.average && a.tag == b.tag;
 }
 
 // Ranks that call the same are told together: "ranks 0, 2 called …, rank 1 called …".
@@ -82,7 +82,8 @@ std::string describe(const Header &header, const std::vector<int> &ranks) {
   if (kind == Collective::broadcast) {
     text += " from rank " + std::to_string(ranks[static_cast<size_t>(header.root)]);
   }
-  return header.average ? text + " averaged" : text;
+  if (header.average) text += " averaged";
+  return header.tag ? text + " tag " + std::to_string(header.tag) : text;
 }
 
 std::string PendingCall::op() const { return kind_name(static_cast<Collective>(header_.kind)); }
@@ -100,12 +101,13 @@ std::vector<int> PendingCall::missing() const {
   return missing;
 }
 
-Slot *make_slot(Arena &arena, int size) {
+Slot *make_slot(Job &job, const std::string &group, int size) {
+  Arena &arena = job.arena();
   const size_t staging = arena.named() ? kStagingNamed : kStaging;
   // The staging area comes last, so that the release of a slot is one range.
   const size_t slot = (Slot::bytes(size) + kPage - 1) / kPage * kPage;
   char *data = static_cast<char *>(arena.allocate(slot + staging));
-  if (!data) return nullptr;
+  if (!data) job.fail("OUT_OF_MEMORY", "[commGroup] the group of " + group + " " + arena.no_room(slot + staging));
   std::memset(data, 0, slot);  // the range may have been used before
   Slot *made = reinterpret_cast<Slot *>(data);
   made->staging = static_cast<uint64_t>(data + slot - arena.base());

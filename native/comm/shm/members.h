@@ -47,8 +47,8 @@ struct Members {
 std::string describe(const Header &header, const std::vector<int> &ranks);
 const char *kind_name(Collective kind);
 
-// Allocates this rank's slot; NULL where the arena is full.
-Slot *make_slot(Arena &arena, int size);
+// Allocates this rank's slot for a group of `size` ("ranks 0-2"); throws where the arena is full.
+Slot *make_slot(Job &job, const std::string &group, int size);
 // Finds the slots that all members publish under the group's identity; waits for those to come.
 void join(Job &job, Members &members);
 

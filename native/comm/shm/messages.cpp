@@ -97,7 +97,7 @@ void run_send(Job &job, Members &members, const CollectiveCall &call) {
     if (under_way == 0 || under_way + bytes <= kUnderWay) block = find_block(job.arena(), link.blocks, bytes);
     if (block) break;
     if (under_way == 0) {
-      job.fail("OUT_OF_MEMORY", "[send] no " + std::to_string(bytes) + " bytes of shared memory left for " + pending.what());
+      job.fail("OUT_OF_MEMORY", "[send] " + pending.what() + " " + job.arena().no_room(bytes));
     }
     job.wait(channel.taken, taken + 1, pending);
   }

@@ -6,13 +6,7 @@
 
 #include "../../backend/backend.h"
 #include "../../backend/cpu/float16.h"
-
-// The loader picks the copy that the processor can run. (Its hooks run before TSan is ready.)
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_THREAD__)
-#define ZS_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define ZS_CLONES
-#endif
+#include "../../backend/cpu/clones.h"
 
 namespace zs::shm {
 namespace {

@@ -77,8 +77,7 @@ void ShmGroup::publish(const std::vector<int> &ranks, int me) {
     job_.fail("COLLECTIVE_MISMATCH", "[commGroup] rank " + std::to_string(job_.rank()) + " made " +
                                          std::to_string(kMaxGroups) + " groups; that is the most");
   }
-  Slot *slot = make_slot(job_.arena(), static_cast<int>(ranks.size()));
-  if (!slot) job_.fail("OUT_OF_MEMORY", "[commGroup] no shared memory left for the group of " + group_name(ranks));
+  Slot *slot = make_slot(job_, group_name(ranks), static_cast<int>(ranks.size()));
   const uint64_t identity = group_identity(ranks, ordinals_[ranks]++);
   const auto id = static_cast<size_t>(num_groups_++);
   auto members = std::make_unique<Members>();

@@ -1,33 +1,11 @@
-// AdamW's update as vectors, and the two passes of the global norm. Only operations that IEEE rounds in one way, and no
-// fused ones: the same bits at every width and for every cut.
+// The two passes of the global norm. Only operations that IEEE rounds in one way, and no fused ones: the same bits at
+// every width and for every cut.
 #pragma once
 #include "rows.h"
 #include "vmath.h"
 
 namespace zs::cpu {
 namespace {
-
-template <int W, class G, class O>
-void adamw_update(float *p, float *m, float *v, void *grad, void *out, int64_t n, const AdamwStep &step) {
-  using F = vfloat<W>;
-  const AdamwStep h = step;
-  G *gradient = static_cast<G *>(grad);
-  O *copy = static_cast<O *>(out);
-  const F zero{};
-  vectors<W>(n, [&](int64_t i, int64_t count) {
-    const F parameter = take<W>(p + i, count);
-    F g = take<W>(gradient + i, count) * h.scale;
-    if (h.l2 != 0) g += h.l2 * parameter;
-    const F old = take<W>(m + i, count), mean = old + h.rate1 * (g - old);
-    const F square = h.beta2 * take<W>(v + i, count) + h.rate2 * g * g;
-    const F next = parameter * h.keep - h.step * mean / (vsqrt<W>(square) * h.root2 + h.eps);
-    put<W>(m + i, mean, count);
-    put<W>(v + i, square, count);
-    put<W>(p + i, next, count);
-    if (copy) put<W>(copy + i, next, count);
-    if (h.zero) put<W>(gradient + i, zero, count);
-  });
-}
 
 // The largest magnitude as bits: those order like integers, NaN above infinity. The compiler makes the vectors.
 template <class T> uint32_t absmax_bits(const void *from, int64_t n) {
@@ -57,9 +35,7 @@ template <class T> void squares(const void *from, int64_t n, double scale, int64
   }
 }
 
-template <int W, class G> constexpr OptimizerKernels optimizer_kernels() {
-  return {{adamw_update<W, G, float>, adamw_update<W, G, bf16>, adamw_update<W, G, f16>}, absmax_bits<G>, squares<G>};
-}
+template <class G> constexpr GradientKernels gradient_kernels() { return {absmax_bits<G>, squares<G>}; }
 
 }  // namespace
 }  // namespace zs::cpu

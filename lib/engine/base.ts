@@ -1,0 +1,398 @@
+// What every engine has, however it runs its micro-batches: the update, states by name, checkpoints, figures.
+
+import { join } from 'node:path'
+import { ZeroshardError } from '../binding/errors.js'
+import { Agreement, type Ranks } from '../checkpoint/agreement.js'
+import { type FoundCheckpoint, findNewest, openCheckpoint } from '../checkpoint/folder.js'
+import { checkLoadOptions, type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
+import type { TrainingState } from '../checkpoint/manifest.js'
+import { Saver } from '../checkpoint/saver.js'
+import type { Module } from '../nn/module.js'
+import type { Parameter } from '../nn/parameter.js'
+import { randomState } from '../ops/random.js'
+import type { LossScaler } from '../optim/loss-scale.js'
+import type { Schedule } from '../optim/schedules.js'
+import type { ProcessGroup } from '../parallel/group.js'
+import { type Mesh, meshWords } from '../parallel/mesh.js'
+import { Access, type GatheredOptions, gathered } from '../parallel/zero/access.js'
+import { type Offloadable, offloadables } from '../parallel/zero/unit.js'
+import type { Zero } from '../parallel/zero/zero.js'
+import { type MemoryByCategory, memory } from '../tensor/memory.js'
+import { RunAhead } from '../tensor/run-ahead.js'
+import { keep, tidy, unscoped } from '../tensor/scope.js'
+import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+
+/** A model whose forward gives what backward takes: a scalar loss. */
+export type Trainable<Args extends Tensor[]> = Module & { forward(...args: Args): Tensor }
+
+export interface EngineParts {
+  zero: Zero
+  mesh: Mesh
+  /** Where ranks agree without a collective. */
+  meeting: Ranks
+  /** Undefined: the loss is not scaled (f32, bf16). */
+  scaler?: LossScaler
+  schedule: Schedule
+  seed: number
+  microBatchSize: number
+  accumulationSteps: number
+  /** 0: no clipping. */
+  maxNorm: number
+  stage: number
+  /** Saves are in the background unless said otherwise. */
+  asyncSave?: boolean
+  /** Told the modules whose gradients were infinite or NaN in a step that was therefore skipped. */
+  onNotFinite?: (step: number, modules: string[]) => void
+  /** Called by close(), last. */
+  onClose?: () => Promise<void>
+}
+
+/** What a step that updated the model resolves with. */
+export interface StepResult {
+  step: number
+  /** Mean over the global batch. */
+  loss: number
+  lr: number
+  /** Global, before clipping. */
+  gradNorm: number
+  lossScale: number
+  /** True where the gradients were not finite and the update was left out. */
+  skipped: boolean
+  memory: MemoryByCategory
+  memoryPeak: MemoryByCategory
+}
+
+/** What goes into a checkpoint beside the parameters, and how many checkpoints stay. */
+export interface SaveOptions {
+  client?: Record<string, unknown>
+  model?: Record<string, unknown>
+  tokenizer?: string
+  /** Newest checkpoints to keep; 0: all. */
+  retain?: number
+  /** True: in the background, from a copy in host memory. Default: as `checkpoint.async_save` says. */
+  async?: boolean
+}
+
+export abstract class BaseEngine<Args extends Tensor[]> {
+  /** Steps since the very first, skipped ones included. */
+  globalSteps = 0
+  skippedSteps = 0
+  /** Samples consumed since the very first step. */
+  samples = 0
+  /** Runs a phase of the step; a monitor's observer may put itself here. */
+  observe: <T>(phase: 'forward' | 'backward' | 'step', work: () => T) => T = (_, work) => work()
+  protected readonly lossSum: Tensor
+  protected readonly ahead = new RunAhead()
+  protected numAccumulation: number
+  #updates = 0
+  #applied = false
+  #gradNorm = 0
+  readonly #saver: Saver
+
+  constructor(
+    readonly model: Trainable<Args>,
+    readonly parts: EngineParts,
+  ) {
+    this.#saver = new Saver(parts.mesh.world, parts.meeting)
+    this.numAccumulation = parts.accumulationSteps
+    this.lossSum = unscoped(() => keep(empty([1], { category: 'buffers', zero: true, shared: true })))
+  }
+
+  /** True from the first micro-batch of a step to its update. */
+  protected abstract readonly midStep: boolean
+
+  get accumulationSteps(): number {
+    return this.numAccumulation
+  }
+  /** All ranks of the job. */
+  get group(): ProcessGroup {
+    return this.parts.mesh.world
+  }
+  /** Samples of one step, over all ranks. */
+  get batchSize(): number {
+    return this.parts.microBatchSize * this.numAccumulation * this.parts.mesh.sizes.dp
+  }
+  /** Learning rate of the next update. */
+  get lr(): number {
+    return this.parts.schedule(this.#updates)
+  }
+  /** Global gradient norm of the last step, before clipping. */
+  get gradientNorm(): number {
+    return this.#gradNorm
+  }
+  /** The same after clipping: what was applied. */
+  get clippedGradientNorm(): number {
+    const { maxNorm } = this.parts
+    return maxNorm > 0 ? Math.min(this.#gradNorm, maxNorm) : this.#gradNorm
+  }
+  get lossScale(): number {
+    return this.parts.scaler?.scale ?? 1
+  }
+  get wasStepApplied(): boolean {
+    return this.#applied
+  }
+
+  /** Index, within the step's batch, of the first sample of this rank's micro-batch `micro`. */
+  protected firstSampleOf(micro: number): number {
+    const { mesh, microBatchSize } = this.parts
+    return (micro * mesh.sizes.dp + mesh.place.dp) * microBatchSize
+  }
+
+  /** What random numbers of micro-batch `micro` depend on. */
+  protected setRandom(micro: number): void {
+    Object.assign(randomState, {
+      seed: this.parts.seed,
+      step: this.globalSteps,
+      firstSample: this.firstSampleOf(micro),
+      draws: 0,
+    })
+  }
+
+  protected addLoss(loss: Tensor): void {
+    tidy(() => runOp('binary', [this.lossSum], [this.lossSum, loss.view([1])], [0]))
+  }
+
+  /** Another global batch size with the same micro-batch: changes the number of accumulation steps. */
+  setTrainBatchSize(size: number): void {
+    const { microBatchSize, mesh } = this.parts
+    const each = microBatchSize * mesh.sizes.dp
+    if (this.midStep) {
+      throw new ZeroshardError(
+        'ARGUMENT',
+        '[setTrainBatchSize] in the middle of gradient accumulation; call it after step()',
+      )
+    }
+    if (!(Number.isInteger(size) && size > 0 && size % each === 0)) {
+      const near = Math.max(1, Math.round(size / each) || 1) * each
+      throw new ZeroshardError(
+        'ARGUMENT',
+        `[setTrainBatchSize] ${size} is not a multiple of micro-batch ${microBatchSize} x ${mesh.sizes.dp} data-parallel ranks; use ${near}`,
+      )
+    }
+    this.numAccumulation = size / each
+  }
+
+  /** After the gradients of `numMicro` micro-batches are reduced: norm, optimizer, figures. */
+  protected async update(numMicro: number): Promise<StepResult> {
+    const { zero, mesh, maxNorm, scaler, schedule } = this.parts
+    const { lr, lossScale } = this
+    zero.reduceReplicas()
+    mesh.group('dp', 'cp').allReduce(this.lossSum, { average: true })
+    mesh.group('pp').allReduce(this.lossSum) // the last stage alone has one
+    const norm = unscoped(() => zero.gradientNorm())
+    const momentum = schedule.momentum?.(this.#updates)
+    zero.update({ lr, update: this.#updates + 1, norm, maxNorm, lossScale, momentum })
+    const stats = memory.stats()
+    const [[sum], [stored]] = (await Promise.all([this.lossSum.data(), norm.data()])) as [Float32Array, Float32Array]
+    norm.dispose()
+    runOp('fill', [this.lossSum], [], [0])
+    const loss = (sum as number) / numMicro
+    this.#gradNorm = (stored as number) / lossScale
+    this.#applied = Number.isFinite(stored)
+    this.globalSteps++
+    this.samples += this.batchSize
+    if (!this.#applied) await this.#tellNotFinite()
+    if (this.#applied) this.#updates++
+    else this.skippedSteps++
+    if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss)
+    scaler?.step(!this.#applied)
+    await this.#saver.check()
+    return {
+      step: this.globalSteps,
+      loss,
+      lr,
+      gradNorm: this.#gradNorm,
+      lossScale,
+      skipped: !this.#applied,
+      memory: stats.live,
+      memoryPeak: stats.peak,
+    }
+  }
+
+  #lossNotFinite(loss: number): never {
+    throw new ZeroshardError(
+      'NOT_FINITE',
+      `the loss of step ${this.globalSteps} is ${loss}; lower the learning rate, or look at the data of samples ${this.samples - this.batchSize} to ${this.samples - 1}`,
+    )
+  }
+
+  async #tellNotFinite(): Promise<void> {
+    const units = await this.parts.zero.notFinite()
+    if (units.length) this.parts.onNotFinite?.(this.globalSteps, units)
+  }
+
+  /**
+   * One whole step: `next` gives the inputs of each micro-batch; their tensors are disposed here.
+   *
+   * @example
+   * const wrapped = await initialize({ model: new WithLoss(), config: 'ds_config.json' })
+   * const result = await wrapped.trainBatch(() => [tensor(new Float32Array(8), [2, 4]), tensor([1, 2], [2, 1])])
+   * result.step // 1
+   * await wrapped.close()
+   */
+  abstract trainBatch(next: (firstSample: number) => Args): Promise<StepResult>
+
+  /** Adds the losses of the batches to `total`; says how many they were. */
+  protected abstract evaluate(batches: Iterable<Args>, total: Tensor): Promise<number>
+
+  /**
+   * The mean loss over micro-batches and ranks, without gradients and dropout. Disposes the inputs.
+   *
+   * @example
+   * const wrapped = await initialize({ model: new WithLoss(), config: 'ds_config.json' })
+   * const batch = (): [Tensor, Tensor] => [tensor(new Float32Array(8), [2, 4]), tensor([1, 2], [2, 1])]
+   * await wrapped.evalBatch([batch(), batch()]) > 0 // true
+   * await wrapped.close()
+   */
+  async evalBatch(batches: Iterable<Args>): Promise<number> {
+    const { zero, mesh } = this.parts
+    const total = unscoped(() => empty([1], { category: 'buffers', zero: true, shared: true }))
+    this.model.eval()
+    zero.fetcher?.begin('eval')
+    try {
+      const count = await this.evaluate(batches, total)
+      mesh.group('dp', 'cp').allReduce(total, { average: true })
+      mesh.group('pp').allReduce(total)
+      return ((await total.data())[0] as number) / Math.max(count, 1)
+    } finally {
+      zero.fetcher?.end()
+      this.model.train()
+      total.dispose()
+    }
+  }
+
+  get state(): TrainingState {
+    return {
+      step: this.globalSteps,
+      updates: this.#updates,
+      skippedSteps: this.skippedSteps,
+      samples: this.samples,
+      seed: this.parts.seed,
+      ...(this.parts.scaler && { scaler: this.parts.scaler.state() }),
+    }
+  }
+
+  /**
+   * Collective; await it. Writes `output`/checkpoints/step-N; resolves with its path when it is durable, or, in the
+   * background, when the training may go on: it is durable after finishSaving(). What a save in the background fails
+   * with is thrown by the next step, save or load, or by close(); the checkpoints before it stay as they are.
+   *
+   * @example
+   * const path = await engine.saveCheckpoint('out', { client: { epoch: 3 }, retain: 2 })
+   * path.endsWith('checkpoints/step-00000000') // true
+   */
+  async saveCheckpoint(output: string, options: SaveOptions = {}): Promise<string> {
+    if (this.midStep) {
+      throw new ZeroshardError(
+        'CHECKPOINT',
+        '[saveCheckpoint] in the middle of gradient accumulation; save after a step() that updated',
+      )
+    }
+    const { zero, mesh, stage, asyncSave = false } = this.parts
+    const { client = {}, model, tokenizer } = options
+    const request = {
+      folder: join(output, 'checkpoints'),
+      zero,
+      retain: options.retain ?? 0,
+      head: {
+        state: this.state,
+        layout: { world: mesh.world.size, mesh: meshWords(mesh.sizes), stage },
+        client,
+        ...(model && { model }),
+        ...(tokenizer && { tokenizer }),
+      },
+    }
+    return this.#saver.save(request, options.async ?? asyncSave)
+  }
+
+  /** Collective. Resolves when a save in the background, if there is one, is durable; throws what it failed with. */
+  finishSaving(): Promise<void> {
+    return this.#saver.finish()
+  }
+
+  /**
+   * Collective. Loads a checkpoint (its folder, or a run's output folder) of any layout.
+   *
+   * @example
+   * await engine.saveCheckpoint('saved', { client: { epoch: 3 } })
+   * const { client } = await engine.loadCheckpoint('saved')
+   * client.epoch // 3
+   */
+  async loadCheckpoint(
+    path: string,
+    options: LoadOptions = {},
+  ): Promise<{ path: string; client: Record<string, unknown> }> {
+    checkLoadOptions(options)
+    await this.finishSaving()
+    return this.restore(await openCheckpoint(path, this.parts.meeting), options)
+  }
+
+  /**
+   * Collective. The newest whole checkpoint of an output folder, or undefined.
+   *
+   * @example
+   * const path = await engine.resume('nothing-there', (message) => console.error(message))
+   * path === undefined // true
+   */
+  async resume(output: string, onDamaged: (message: string) => void): Promise<string | undefined> {
+    await this.finishSaving()
+    const found = await findNewest(join(output, 'checkpoints'), onDamaged, this.parts.meeting)
+    return found && (await this.restore(found)).path
+  }
+
+  async restore(
+    { folder, manifest }: FoundCheckpoint,
+    options: LoadOptions = {},
+  ): Promise<{ path: string; client: Record<string, unknown> }> {
+    const { zero, meeting } = this.parts
+    await loadCheckpoint(folder, manifest, zero, new Agreement(meeting, 'load'), options)
+    if (options.optimizer ?? true) {
+      const { step, updates, skippedSteps, samples, scaler } = manifest.state
+      if (scaler) this.parts.scaler?.load(scaler)
+      this.globalSteps = step
+      this.#updates = updates
+      this.skippedSteps = skippedSteps
+      this.samples = samples
+    }
+    return { path: folder, client: manifest.client }
+  }
+
+  /** Parameters, gradients and optimizer states by name, whole or local. */
+  get access(): Access {
+    return new Access(this.parts.zero, () => 1 / this.lossScale)
+  }
+
+  /** Collective. Runs `fn` while these parameters exist whole on every rank; see `gathered`. */
+  gathered<T>(parameters: readonly Parameter[], fn: () => T | Promise<T>, options?: GatheredOptions): Promise<T> {
+    return gathered(this.parts.zero, parameters, fn, options)
+  }
+
+  /** Moves states to host memory, all of them unless named, until reloadStates(). Not between backward and step. */
+  offloadStates(what: readonly Offloadable[] = offloadables): void {
+    this.#moveStates('offloadStates', what, 'host')
+  }
+  reloadStates(what: readonly Offloadable[] = offloadables): void {
+    this.#moveStates('reloadStates', what, 'device')
+  }
+  #moveStates(op: string, what: readonly Offloadable[], to: 'host' | 'device'): void {
+    const unknown = what.find((name) => !offloadables.includes(name))
+    if (unknown !== undefined)
+      throw new ZeroshardError('ARGUMENT', `[${op}] '${unknown}' is not one of ${offloadables.join(', ')}`)
+    for (const unit of this.parts.zero.units) for (const name of what) unit.offload(name, to)
+  }
+
+  memory(): ReturnType<typeof memory.stats> {
+    return memory.stats()
+  }
+
+  /** Frees everything and leaves the process group, after a save in the background; throws what that failed with. */
+  async close(): Promise<void> {
+    try {
+      await this.finishSaving()
+    } finally {
+      this.lossSum.dispose()
+      this.parts.zero.dispose()
+      await this.parts.onClose?.()
+    }
+  }
+}

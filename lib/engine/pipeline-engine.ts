@@ -1,0 +1,106 @@
+// The engine of a model that is cut into pipeline stages: a step is a schedule over all micro-batches, so there are
+// trainBatch and evalBatch, and no forward, backward and step of one micro-batch.
+
+import { ZeroshardError } from '../binding/errors.js'
+import { PipelineRunner } from '../parallel/pipeline/runner.js'
+import type { Schedule } from '../parallel/pipeline/schedule.js'
+import { evaluation } from '../parallel/pipeline/schedules/evaluation.js'
+import type { StageOfModel } from '../parallel/pipeline/stage.js'
+import { memory } from '../tensor/memory.js'
+import { unscoped } from '../tensor/scope.js'
+import { runOp, type Tensor } from '../tensor/tensor.js'
+import type { EngineParts, StepResult, Trainable } from './base.js'
+import { Engine } from './engine.js'
+
+export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Args> {
+  readonly #runner: PipelineRunner
+  #running = false
+
+  constructor(
+    model: Trainable<Args>,
+    parts: EngineParts,
+    readonly stage: StageOfModel,
+    readonly schedule: Schedule,
+  ) {
+    super(model, parts)
+    this.#runner = new PipelineRunner(stage, parts.mesh, parts.zero)
+  }
+
+  protected override get midStep(): boolean {
+    return this.#running
+  }
+
+  #refuse(op: string): never {
+    throw new ZeroshardError(
+      'UNSUPPORTED',
+      `[${op}] a pipeline runs all micro-batches of a step together; use trainBatch(next) or evalBatch(batches)`,
+    )
+  }
+  override forward(): Tensor {
+    return this.#refuse('forward')
+  }
+  override backward(): void {
+    this.#refuse('backward')
+  }
+  override scale(): Tensor {
+    return this.#refuse('scale')
+  }
+  override async step(): Promise<StepResult> {
+    return this.#refuse('step')
+  }
+  override noSync<T>(): T {
+    return this.#refuse('noSync')
+  }
+
+  override async trainBatch(next: (firstSample: number) => Args): Promise<StepResult> {
+    const { mesh } = this.parts
+    const numMicro = this.numAccumulation
+    memory.resetPeak()
+    const inputs = Array.from({ length: numMicro }, (_, micro) =>
+      unscoped(() => next(this.samples + this.firstSampleOf(micro))),
+    )
+    this.#running = true
+    try {
+      await this.#runner.run({
+        instructions: this.schedule.instructions(mesh.sizes.pp, numMicro, mesh.place.pp),
+        inputs,
+        training: true,
+        lossFactor: this.lossScale / numMicro,
+        onMicroBatch: (micro) => this.setRandom(micro),
+        onLoss: (loss) => this.addLoss(loss),
+      })
+    } finally {
+      this.#running = false
+      for (const tensor of inputs.flat()) tensor.dispose()
+    }
+    return this.observe('step', () => this.update(numMicro))
+  }
+
+  protected override async evaluate(batches: Iterable<Args>, total: Tensor): Promise<number> {
+    const { mesh } = this.parts
+    const inputs = [...batches]
+    if (inputs.length === 0) return 0
+    try {
+      await this.#runner.run({
+        instructions: evaluation(this.schedule).instructions(mesh.sizes.pp, inputs.length, mesh.place.pp),
+        inputs,
+        training: false,
+        lossFactor: 1,
+        onMicroBatch: () => {},
+        onLoss: (loss) => {
+          const view = unscoped(() => loss.view([1]))
+          runOp('binary', [total], [total, view], [0])
+          view.dispose()
+        },
+      })
+    } finally {
+      for (const tensor of inputs.flat()) tensor.dispose()
+    }
+    return inputs.length
+  }
+
+  override async close(): Promise<void> {
+    this.#runner.dispose()
+    await super.close()
+  }
+}
