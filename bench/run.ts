@@ -28,12 +28,19 @@ async function main(): Promise<void> {
   const machine = describeMachine(binding().native.simd)
   const command = `npm run bench${names.length ? ` -- ${names.join(' ')}` : ''}`
   let missed = 0
+  let failed = 0
   for (const folder of folders) {
     const parts: { title: string; rows: Row[] }[] = []
     for (const one of available.filter((each) => each.folder === folder)) {
       if (names.length && !names.includes(one.name) && !names.includes(folder)) continue
       const benchmark = ((await import(pathToFileURL(one.path).href)) as { default: Benchmark }).default
-      const rows = await benchmark.run()
+      // One that fails does not take the others along; the folder's results stay as they were.
+      const rows = await benchmark.run().catch((error: Error) => {
+        console.error(`\n${one.name} failed: ${error.message}`)
+        failed++
+        return undefined
+      })
+      if (!rows) continue
       parts.push({ title: benchmark.title, rows })
       missed += rows.filter((row) => meets(row) === false).length
       console.log(['', benchmark.title, ...table(rows)].join('\n'))
@@ -44,6 +51,7 @@ async function main(): Promise<void> {
     if (whole) console.log(`\n→ ${writeResults(folder, command, machine, parts)}`)
   }
   console.log(missed ? `\n${missed} targets missed` : '\nall targets met')
+  if (failed) process.exitCode = 1
 }
 
 await main()
