@@ -2,7 +2,7 @@
 // writes bench/results. It measures dist/ and the addon as they are: build first. PyTorch is measured beside ours where
 // `python3` (or ZEROSHARD_BENCH_PYTHON) has it.
 
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Benchmark, describeMachine, meets, type Row, root, table, writeResults } from './harness.js'
@@ -11,7 +11,9 @@ const folders = ['op', 'comm', 'binding', 'step', 'checkpoint']
 const available = folders.flatMap((folder) =>
   readdirSync(join(root, 'bench', folder))
     .filter((file) => file.endsWith('.ts'))
-    .map((file) => ({ folder, name: file.slice(0, -3), path: join(root, 'bench', folder, file) })),
+    .map((file) => ({ folder, name: file.slice(0, -3), path: join(root, 'bench', folder, file) }))
+    // The others are scripts with a command line of their own: not even imported.
+    .filter(({ path }) => readFileSync(path, 'utf8').includes('export default')),
 )
 
 async function main(): Promise<void> {
@@ -46,7 +48,7 @@ async function main(): Promise<void> {
       console.log(['', benchmark.title, ...table(rows)].join('\n'))
     }
     if (parts.length === 0) continue
-    // A part of a folder is printed only: it must not replace the whole folder's results.
+    // A part of a folder (or one that failed) is printed only: it must not replace the whole folder's results.
     const whole = parts.length === available.filter((each) => each.folder === folder).length
     if (whole) console.log(`\n→ ${writeResults(folder, command, machine, parts)}`)
   }
