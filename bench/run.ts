@@ -1,7 +1,8 @@
 // `npm run bench [-- NAME…]`: runs the benchmarks (all, or those whose file or folder is named), prints tables and
-// writes bench/results. Builds first is the caller's business: it measures dist/ and the addon as they are.
+// writes bench/results. It measures dist/ and the addon as they are: build first. PyTorch is measured beside ours where
+// `python3` (or ZEROSHARD_BENCH_PYTHON) has it.
 
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Benchmark, describeMachine, meets, type Row, root, table, writeResults } from './harness.js'
@@ -10,7 +11,9 @@ const folders = ['op', 'comm', 'binding', 'step', 'checkpoint']
 const available = folders.flatMap((folder) =>
   readdirSync(join(root, 'bench', folder))
     .filter((file) => file.endsWith('.ts'))
-    .map((file) => ({ folder, name: file.slice(0, -3), path: join(root, 'bench', folder, file) })),
+    .map((file) => ({ folder, name: file.slice(0, -3), path: join(root, 'bench', folder, file) }))
+    // The others are scripts with a command line of their own: not even imported.
+    .filter(({ path }) => readFileSync(path, 'utf8').includes('export default')),
 )
 
 async function main(): Promise<void> {
@@ -27,22 +30,30 @@ async function main(): Promise<void> {
   const machine = describeMachine(binding().native.simd)
   const command = `npm run bench${names.length ? ` -- ${names.join(' ')}` : ''}`
   let missed = 0
+  let failed = 0
   for (const folder of folders) {
     const parts: { title: string; rows: Row[] }[] = []
     for (const one of available.filter((each) => each.folder === folder)) {
       if (names.length && !names.includes(one.name) && !names.includes(folder)) continue
       const benchmark = ((await import(pathToFileURL(one.path).href)) as { default: Benchmark }).default
-      const rows = await benchmark.run()
+      // One that fails does not take the others along; the folder's results stay as they were.
+      const rows = await benchmark.run().catch((error: Error) => {
+        console.error(`\n${one.name} failed: ${error.message}`)
+        failed++
+        return undefined
+      })
+      if (!rows) continue
       parts.push({ title: benchmark.title, rows })
       missed += rows.filter((row) => meets(row) === false).length
       console.log(['', benchmark.title, ...table(rows)].join('\n'))
     }
     if (parts.length === 0) continue
-    // A part of a folder is printed only: it must not replace the whole folder's results.
+    // A part of a folder (or one that failed) is printed only: it must not replace the whole folder's results.
     const whole = parts.length === available.filter((each) => each.folder === folder).length
     if (whole) console.log(`\n→ ${writeResults(folder, command, machine, parts)}`)
   }
   console.log(missed ? `\n${missed} targets missed` : '\nall targets met')
+  if (failed) process.exitCode = 1
 }
 
 await main()

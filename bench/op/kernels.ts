@@ -31,14 +31,15 @@ export const work: Work<{ dtype: 'f32' | 'bf16' }, Times> = async ({ dtype }) =>
   measure('layer norm, backward', () =>
     runOp('layer_norm_backward', [dx, dw, db], [y, x, w, mean, rstd, undefined], [rows, cols]),
   )
-  measure('dropout', () => runOp('dropout', [y], [x], [0.1, 1, 2, rows, cols, cols, 0, 0]))
+  measure('dropout', () => runOp('dropout', [y], [x], [0.1, 1, 2, rows, cols, cols, 0, 0, cols, 0]))
   measure('residual add', () => runOp('binary', [y], [x, dx], [0]))
   const [wide, slope] = [random(rows * cols * 4), make(rows * cols * 4)]
   measure('GELU, backward', () => runOp('unary_backward', [slope], [wide, wide, undefined], [0]))
   const [qkv, dqkv, lse] = [random(rows * cols * 3), make(rows * cols * 3), make(12 * rows, 'f32')]
   const [step, heads] = [3 * cols, 12]
   const packed = [0, 1, 2].flatMap((part) => [part * cols, step, 64 * step])
-  const attention = [4, 64, 64, heads, heads, 64, 0.125, 1, 0, ...packed]
+  const noDropoutWhole = [0, 0, 0, 0, 0, heads, 0, 0, 64, 0, 0, 64]
+  const attention = [4, 64, 64, heads, heads, 64, 0.125, 1, 0, ...packed, ...noDropoutWhole]
   measure('attention', () => runOp('attention_forward', [y, lse], [qkv, qkv, qkv], attention))
   measure('attention, backward', () =>
     runOp('attention_backward', [dqkv, dqkv, dqkv], [x, qkv, qkv, qkv, y, lse], attention),

@@ -202,7 +202,7 @@ void long_sums(zs::ThreadPool &pool) {
   for (auto &d : dtypes) {
     for (int flags = 0; flags < 2; flags++, cases++) {
       Case c;
-      c.m = 10, c.n = 17, c.k = d[0] == ZS_BF16 ? 300001 : 151001, c.dtype = d[0], c.y_dtype = d[1];
+      c.m = 9, c.n = 10, c.k = d[0] == ZS_BF16 ? 300001 : 151001, c.dtype = d[0], c.y_dtype = d[1];
       c.alpha = c.accumulate = flags & 1, c.bias = c.trans_b = !flags;
       worst = std::fmax(worst, run(c, pool));
     }
