@@ -45,6 +45,25 @@ t.test('bf16 on two tensor ranks learns as on one', async (t) => {
   }
 })
 
+t.test('LAMB and Muon see whole parameters, wherever those are cut', async (t) => {
+  const space = new Workspace(t)
+  for (const type of ['Lamb', 'Muon']) {
+    const shared = {
+      model: { config: llama() },
+      optimizer: { type, params: { lr: 0.01 } },
+      train: { steps: 5, seed: 3 },
+    }
+    const one = whole(t, await space.train(space.config(shared)))
+    for (const more of [
+      { mesh: { tensor: 4 } },
+      { mesh: { tensor: 2 }, zero_optimization: { stage: 2 }, tensor_parallel: sequence },
+    ]) {
+      const run = await space.train(space.config({ ...shared, ...more }), { ranks: 4 })
+      lawful(t, whole(t, run), one, `${type} ${JSON.stringify(more)}`)
+    }
+  }
+})
+
 t.test('a checkpoint of one layout goes on on another', async (t) => {
   const space = new Workspace(t)
   const shared = (more: object): Record<string, unknown> =>
