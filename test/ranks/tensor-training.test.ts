@@ -45,6 +45,21 @@ t.test('bf16 on two tensor ranks learns as on one', async (t) => {
   }
 })
 
+t.test('one stream or several have one bit pattern; products in pieces that of whole ones', async (t) => {
+  const space = new Workspace(t)
+  for (const more of [{}, sequence]) {
+    const run = async (tensor_parallel: object, args: string[] = []): Promise<number[]> => {
+      const shared = { model: { config: gpt2() }, train: { steps: 4, seed: 3 }, mesh: { tensor: 2 }, tensor_parallel }
+      return losses(whole(t, await space.train(space.config(shared), { ranks: 2, args })))
+    }
+    const pieces = { ...more, tp_overlap_comm: true, overlap_chunks: 3 }
+    const expected = await run(pieces)
+    t.strictSame(await run(pieces, ['--serial']), expected)
+    const gaps = (await run(more)).map((loss, index) => Math.abs(loss / (expected[index] as number) - 1))
+    t.ok(Math.max(...gaps) < 1e-6, `${gaps}`)
+  }
+})
+
 t.test('LAMB and Muon see whole parameters, wherever those are cut', async (t) => {
   const space = new Workspace(t)
   for (const type of ['Lamb', 'Muon']) {
