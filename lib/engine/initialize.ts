@@ -158,6 +158,7 @@ export function makeEngine<Args extends Tensor[]>(
     microBatchSize: config.train_micro_batch_size_per_gpu,
     accumulationSteps: config.gradient_accumulation_steps,
     maxNorm: config.gradient_clipping,
+    hints: config.hints,
     onClose: () => leaveWorld(world),
   }
   return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
