@@ -12,3 +12,6 @@ export const { createModel } = (await built('nn/models/index.js')) as typeof imp
 export const { initialize, joinWorld, leaveWorld } = (await built(
   'engine/initialize.js',
 )) as typeof import('../lib/engine/initialize.js')
+export const { backwardFrom } = (await built('autograd/functions.js')) as typeof import('../lib/autograd/functions.js')
+export const { noGrad } = (await built('autograd/tape.js')) as typeof import('../lib/autograd/tape.js')
+export const parallel = (await built('parallel/index.js')) as typeof import('../lib/parallel/index.js')

@@ -38,6 +38,8 @@ export interface EngineParts {
   accumulationSteps: number
   /** 0: no clipping. */
   maxNorm: number
+  /** For the user: what was given and changes nothing, how a model without a plan was cut. */
+  hints: readonly string[]
   stage: number
   /** Saves are in the background unless said otherwise. */
   asyncSave?: boolean

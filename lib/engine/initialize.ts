@@ -127,7 +127,6 @@ export function makeEngine<Args extends Tensor[]>(
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
-  if (optimizer.needsWholeParameters) checkUncut(model, optimizer.type, tp)
   const offload = offloadOf(config)
   const zero = new Zero(model, {
     stage,
@@ -159,19 +158,10 @@ export function makeEngine<Args extends Tensor[]>(
     microBatchSize: config.train_micro_batch_size_per_gpu,
     accumulationSteps: config.gradient_accumulation_steps,
     maxNorm: config.gradient_clipping,
+    hints: config.hints,
     onClose: () => leaveWorld(world),
   }
   return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
-}
-
-/** Norms and matrices of parameters that are cut over tensor ranks would depend on the cut. */
-function checkUncut(model: Module, type: string, tp: number): void {
-  const cut = model.parameters().find(({ slice }) => slice)
-  if (cut)
-    throw new ZeroshardError(
-      'CONFIG',
-      `optimizer.type ${type} looks at whole parameters, but '${cut.name}' is cut over mesh.tensor ${tp} ranks; use AdamW, SGD, Adagrad or Lion, or mesh.tensor 1`,
-    )
 }
 
 const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const

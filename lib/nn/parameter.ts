@@ -43,9 +43,8 @@ export interface Replicas {
 
 /** The ranks that together have all of a cut parameter, and which part each of them has. */
 export interface CutOver {
-  readonly size: number
+  readonly group: Replicas & { allGather(output: Tensor, input: Tensor): Tensor }
   rangesOf(rank: number): Slice['ranges']
-  allGather(output: Tensor, input: Tensor): Tensor
 }
 
 /**

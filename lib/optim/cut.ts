@@ -2,6 +2,7 @@
 // collectives over whole parameters need no talk about sizes.
 
 import { ZeroshardError } from '../binding/errors.js'
+import type { Sliced } from '../nn/parts.js'
 import { countOf, type Shape } from '../tensor/tensor.js'
 import type { OptimizerPart, RangeCut } from './optimizer.js'
 
@@ -15,11 +16,12 @@ export interface Holding {
   offset: number
 }
 
-/** A parameter that lies on more than one rank. */
+/** A parameter that lies on more than one rank, of the part's group or of its own. */
 export interface Crossing {
   name: string
   shape: Shape
   holdings: readonly Holding[]
+  sliced?: Sliced | undefined
 }
 
 /**
@@ -28,7 +30,7 @@ export interface Crossing {
  * @param parameters those in [begin, end), with their first element's place in the unit
  */
 export function cutRange(
-  parameters: readonly { name: string; shape: Shape; offset: number }[],
+  parameters: readonly { name: string; shape: Shape; offset: number; sliced?: Sliced | undefined }[],
   [begin, end]: readonly [number, number],
   shardSize: number,
   numShards: number,
@@ -36,7 +38,7 @@ export function cutRange(
   const clip = (x: number): number => Math.min(Math.max(x, begin), end)
   return {
     counts: Array.from({ length: numShards }, (_, rank) => clip((rank + 1) * shardSize) - clip(rank * shardSize)),
-    parameters: parameters.map(({ name, shape, offset }) => ({ name, shape, begin: offset - begin })),
+    parameters: parameters.map(({ offset, ...parameter }) => ({ ...parameter, begin: offset - begin })),
   }
 }
 
@@ -55,9 +57,9 @@ export function holdingsOf({ counts }: RangeCut, begin: number, end: number): Ho
 
 /** The parameters on more than one rank, in order: the same list on every rank. */
 export function crossingsOf(cut: RangeCut): Crossing[] {
-  return cut.parameters.flatMap(({ name, shape, begin }) => {
+  return cut.parameters.flatMap(({ name, shape, begin, sliced }) => {
     const holdings = holdingsOf(cut, begin, begin + countOf(shape))
-    return holdings.length > 1 ? [{ name, shape, holdings }] : []
+    return holdings.length > 1 || sliced ? [{ name, shape, holdings, sliced }] : []
   })
 }
 
@@ -66,7 +68,12 @@ export function cutOf(optimizer: string, { cut, group, param, pieces }: Optimize
   if (group.size === 1) {
     return {
       counts: [param.count],
-      parameters: pieces.map(({ name, shape, offset, start }) => ({ name, shape, begin: offset - start })),
+      parameters: pieces.map(({ name, shape, offset, start, sliced }) => ({
+        name,
+        shape,
+        begin: offset - start,
+        sliced,
+      })),
     }
   }
   if (!cut || cut.counts.length !== group.size || cut.counts[group.rank] !== param.count) {

@@ -5,7 +5,7 @@ import { ZeroshardError } from '../binding/errors.js'
 import { tidy } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { type Crossing, crossingsOf, cutOf } from './cut.js'
-import type { Optimizer, OptimizerPart, ParameterPiece, UpdateCall } from './optimizer.js'
+import type { Optimizer, OptimizerPart, ParameterPiece, PartGroup, UpdateCall } from './optimizer.js'
 import { betasOf, biasOf, flagOf, numberOf, type Params } from './params.js'
 
 interface Fixed {
@@ -120,14 +120,23 @@ function shareLargest(
   buffer: (count: number) => Tensor,
 ): void {
   const size = 2 * crossings.length
-  const [own, all] = [buffer(size), buffer(size * group.size)]
-  eachOwn(pieces, crossings, (piece, row) => runOp('cast', [own.view([2], 2 * row)], [largest.view([2], 2 * piece)]))
-  group.allGather(all, own)
-  eachOwn(pieces, crossings, (piece, row, { holdings }) => {
-    for (const { rank } of holdings)
-      for (const column of [0, 1])
-        runOp('absmax', [largest.view([1], 2 * piece + column)], [all.view([1], rank * size + 2 * row + column)])
-  })
+  const table = buffer(size)
+  const most = (over: PartGroup, own: Tensor): void => {
+    const all = buffer(own.count * over.size)
+    over.allGather(all, own)
+    for (let rank = 0; rank < over.size; rank++)
+      for (let at = 0; at < own.count; at++)
+        runOp('absmax', [own.view([1], at)], [all.view([1], rank * own.count + at)])
+  }
+  eachOwn(pieces, crossings, (piece, row) => runOp('cast', [table.view([2], 2 * row)], [largest.view([2], 2 * piece)]))
+  most(group, table)
+  for (const [over, rows] of slicedRows(crossings)) {
+    const part = buffer(2 * rows.length)
+    for (const [index, row] of rows.entries()) runOp('cast', [part.view([2], 2 * index)], [table.view([2], 2 * row)])
+    most(over, part)
+    for (const [index, row] of rows.entries()) runOp('cast', [table.view([2], 2 * row)], [part.view([2], 2 * index)])
+  }
+  eachOwn(pieces, crossings, (piece, row) => runOp('cast', [largest.view([2], 2 * piece)], [table.view([2], 2 * row)]))
 }
 
 /** The same for sums of squares, which are exact integers. */
@@ -140,5 +149,23 @@ function shareSums(
   const table = buffer(4 * crossings.length, 'i64')
   eachOwn(pieces, crossings, (piece, row) => runOp('cast', [table.view([4], 4 * row)], [sums.view([4], 4 * piece)]))
   group.allReduce(table)
+  for (const [over, rows] of slicedRows(crossings)) {
+    const part = buffer(4 * rows.length, 'i64')
+    for (const [index, row] of rows.entries())
+      if (crossings[row]?.sliced?.counts) runOp('cast', [part.view([4], 4 * index)], [table.view([4], 4 * row)])
+    over.allReduce(part)
+    for (const [index, row] of rows.entries()) runOp('cast', [table.view([4], 4 * row)], [part.view([4], 4 * index)])
+  }
   eachOwn(pieces, crossings, (piece, row) => runOp('cast', [sums.view([4], 4 * piece)], [table.view([4], 4 * row)]))
+}
+
+/** Rows of sliced parameters, by the group that has their parts. */
+function slicedRows(crossings: readonly Crossing[]): Map<PartGroup, number[]> {
+  const rows = new Map<PartGroup, number[]>()
+  for (const [row, { sliced }] of crossings.entries()) {
+    if (!sliced) continue
+    const { group } = sliced.over
+    rows.set(group, [...(rows.get(group) ?? []), row])
+  }
+  return rows
 }

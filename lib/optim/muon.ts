@@ -1,6 +1,7 @@
 // Muon (Jordan, 2024): the momentum of hidden matrices is made orthogonal before it is applied; AdamW for the rest.
 // A matrix that lies on several ranks is gathered and made orthogonal by each of them, which then applies its own part.
 
+import { joinParts, ownPart } from '../nn/parts.js'
 import { tidy } from '../tensor/scope.js'
 import { empty, runOp, type Shape, type Tensor } from '../tensor/tensor.js'
 import { type AdamWFixed, updateAdamW } from './adamw.js'
@@ -79,13 +80,20 @@ function update(part: OptimizerPart, fixed: Fixed, call: UpdateCall, weightDecay
     return (run.momentum as Tensor).view(shape, offset - run.offset)
   }
   const gathered = gather(part, momentum, crossings)
-  for (const piece of part.pieces) {
-    if (!fixed.useMuon(piece.name, piece.shape)) continue
+  const own = part.pieces.filter(({ name, shape }) => fixed.useMuon(name, shape))
+  for (const crossing of crossings) {
+    // All ranks join the parts of a sliced matrix, also those without a piece of it.
     tidy(() => {
-      const crossing = crossings.find(({ name }) => name === piece.name)
-      const whole = crossing ? gathered(crossing) : momentum(piece.shape, piece.offset)
-      applyMatrices(part, piece, whole, fixed, call, weightDecay)
+      const piece = own.find(({ name }) => name === crossing.name)
+      const { sliced } = crossing
+      const whole = piece || sliced ? gathered(crossing) : undefined
+      const joined = whole && sliced ? joinParts(whole, sliced) : whole
+      if (piece && joined) applyMatrices(part, piece, joined, fixed, call, weightDecay)
     })
+  }
+  for (const piece of own) {
+    if (crossings.some(({ name }) => name === piece.name)) continue
+    tidy(() => applyMatrices(part, piece, momentum(piece.shape, piece.offset), fixed, call, weightDecay))
   }
 }
 
@@ -160,7 +168,7 @@ function gather(
   }
 }
 
-/** Orthogonalises the matrices (the last two dims; the others are a stack) of which this rank has elements. */
+/** Applies the orthogonal matrices (the last two dims; the others are a stack) to the elements that are here. */
 function applyMatrices(
   { param, out }: OptimizerPart,
   piece: ParameterPiece,
@@ -169,24 +177,35 @@ function applyMatrices(
   call: UpdateCall,
   weightDecay: number,
 ): void {
-  const [rows, cols] = piece.shape.slice(-2) as [number, number]
+  const { sliced } = piece
+  const [rows, cols] = (sliced?.slice.wholeShape ?? piece.shape).slice(-2) as [number, number]
+  // Steps of a tall matrix are longer, so that an input's effect changes as much; the decay is not scaled.
+  const scale = Math.sqrt(Math.max(1, rows / cols))
+  const apply = (step: Tensor, offset: number): void => {
+    const own = (of: Tensor): Tensor => of.view([step.count], piece.offset + offset)
+    runOp(
+      'apply_update',
+      [own(param), out && own(out)],
+      [step, undefined, undefined, call.norm],
+      [call.lr * fixed.muonRate * scale, weightDecay / scale, 0, 0],
+    )
+  }
   const size = rows * cols
-  const lr = call.lr * fixed.muonRate
   const end = piece.start + piece.count
+  if (sliced) {
+    const all = empty([whole.count], { category: 'buffers' })
+    for (let first = 0; first < whole.count; first += size)
+      runOp('cast', [all.view([size], first)], [orthogonal(whole, rows, cols, first, fixed)])
+    apply(ownPart(all, sliced).view([piece.count], piece.start), 0)
+    return
+  }
   for (let first = Math.floor(piece.start / size) * size; first < end; first += size) {
     const from = Math.max(first, piece.start)
     const count = Math.min(first + size, end) - from
-    tidy(() => {
-      const step = orthogonalise(whole.view([rows, cols], first), fixed.steps)
-      const own = (of: Tensor): Tensor => of.view([count], piece.offset + from - piece.start)
-      // Steps of a tall matrix are longer, so that an input's effect changes as much; the decay is not scaled.
-      const scale = Math.sqrt(Math.max(1, rows / cols))
-      runOp(
-        'apply_update',
-        [own(param), out && own(out)],
-        [step.view([count], from - first), undefined, undefined, call.norm],
-        [lr * scale, weightDecay / scale, 0, 0],
-      )
-    })
+    tidy(() => apply(orthogonal(whole, rows, cols, first, fixed).view([count], from - first), from - piece.start))
   }
 }
+
+/** The matrix of a stack that begins at `first`, made orthogonal. */
+const orthogonal = (stack: Tensor, rows: number, cols: number, first: number, { steps }: Fixed): Tensor =>
+  orthogonalise(stack.view([rows, cols], first), steps)

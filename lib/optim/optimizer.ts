@@ -2,6 +2,7 @@
 // names. An update reads and writes only its part; those that need whole parameters also talk over the part's group.
 
 import { nearest, ZeroshardError } from '../binding/errors.js'
+import type { Sliced } from '../nn/parts.js'
 import type { Shape, Tensor } from '../tensor/tensor.js'
 import { adam, adamW } from './adamw.js'
 import { adagrad, lion, sgd } from './elementwise.js'
@@ -26,13 +27,15 @@ export interface UpdateCall {
 
 export interface ParameterPiece {
   name: string
-  /** Of the whole parameter. */
+  /** Of the whole parameter (on this tensor rank). */
   shape: Shape
   /** First element, within the parameter. */
   start: number
   count: number
   /** Within the part. */
   offset: number
+  /** Where tensor ranks have parts of it: `shape` is this rank's. */
+  sliced?: Sliced | undefined
 }
 
 /** How a range of a unit is cut among the ranks of a group: part after part, in rank order. See `cutRange`. */
@@ -40,7 +43,7 @@ export interface RangeCut {
   /** Elements of each rank's part; 0 for some, where the range ends before their shard or begins after it. */
   counts: readonly number[]
   /** All parameters of the range in order, with their first element's place in it. */
-  parameters: readonly { name: string; shape: Shape; begin: number }[]
+  parameters: readonly { name: string; shape: Shape; begin: number; sliced?: Sliced | undefined }[]
 }
 
 /** What optimizers need of a process group. */
@@ -73,7 +76,8 @@ export interface Optimizer {
   readonly states: readonly string[]
   /**
    * True where an update looks at all of a parameter (norms, matrices): then it may call collectives over the part's
-   * group, so that all ranks call it for the same ranges in the same order, also with an empty part.
+   * group and over those of sliced parameters, so that all ranks call it for the same ranges in the same order, also
+   * with an empty part.
    */
   readonly needsWholeParameters: boolean
   update(part: OptimizerPart, call: UpdateCall, weightDecay: number): void

@@ -45,6 +45,40 @@ t.test('bf16 on two tensor ranks learns as on one', async (t) => {
   }
 })
 
+t.test('one stream or several have one bit pattern; products in pieces that of whole ones', async (t) => {
+  const space = new Workspace(t)
+  for (const more of [{}, sequence]) {
+    const run = async (tensor_parallel: object, args: string[] = []): Promise<number[]> => {
+      const shared = { model: { config: gpt2() }, train: { steps: 4, seed: 3 }, mesh: { tensor: 2 }, tensor_parallel }
+      return losses(whole(t, await space.train(space.config(shared), { ranks: 2, args })))
+    }
+    const pieces = { ...more, tp_overlap_comm: true, overlap_chunks: 3 }
+    const expected = await run(pieces)
+    t.strictSame(await run(pieces, ['--serial']), expected)
+    const gaps = (await run(more)).map((loss, index) => Math.abs(loss / (expected[index] as number) - 1))
+    t.ok(Math.max(...gaps) < 1e-6, `${gaps}`)
+  }
+})
+
+t.test('LAMB and Muon see whole parameters, wherever those are cut', async (t) => {
+  const space = new Workspace(t)
+  for (const type of ['Lamb', 'Muon']) {
+    const shared = {
+      model: { config: llama() },
+      optimizer: { type, params: { lr: 0.01 } },
+      train: { steps: 5, seed: 3 },
+    }
+    const one = whole(t, await space.train(space.config(shared)))
+    for (const more of [
+      { mesh: { tensor: 4 } },
+      { mesh: { tensor: 2 }, zero_optimization: { stage: 2 }, tensor_parallel: sequence },
+    ]) {
+      const run = await space.train(space.config({ ...shared, ...more }), { ranks: 4 })
+      lawful(t, whole(t, run), one, `${type} ${JSON.stringify(more)}`)
+    }
+  }
+})
+
 t.test('a checkpoint of one layout goes on on another', async (t) => {
   const space = new Workspace(t)
   const shared = (more: object): Record<string, unknown> =>

@@ -32,7 +32,6 @@ t.test('sizes that do not divide are refused, with the sizes that do', async (t)
     ],
     [2, { tensor_parallel: { autotp_size: 4 } }, /mesh\.tensor 2 and tensor_parallel\.autotp_size 4 disagree/],
     [2, { tensor_parallel: { overlap_chunks: 0 } }, /overlap_chunks is 0/],
-    [2, { optimizer: { type: 'Lamb' } }, /Lamb looks at whole parameters.*is cut over mesh\.tensor 2.*use AdamW/],
   ]
   for (const [tensor, more, pattern] of cases) {
     const config = space.config({ model: { config: gpt2 }, mesh: { tensor }, ...more })
@@ -89,5 +88,37 @@ t.test('parameters and gradients by name are whole, and can be set, wherever the
       t.strictSame([size, weights], [wholeSize, wholeWeights], `${name}: ${ranks} ranks, ${args}`)
       t.ok(Math.abs((gradients as number) - (wholeGradients as number)) < 1e-6, `its gradient: ${gradients}`)
     }
+  }
+})
+
+t.test("a user's model is cut by a deduced plan, which is told, or by its own", async (t) => {
+  const space = new Workspace(t)
+  interface Told {
+    losses: number[]
+    hints: string[]
+    elements: number
+    tensors: number
+  }
+  const run = async (ranks: number, ...args: string[]): Promise<Told> => {
+    const { status, stdout, stderr } = await space.launch('tensor-user.mjs', args, ranks, { ZEROSHARD_TIMEOUT: '60' })
+    t.equal(status, 0, stderr)
+    const told = JSON.parse(stdout) as Told
+    t.equal(told.tensors, 0, 'nothing is left')
+    return told
+  }
+  const one = await run(1, '1')
+  for (const [ranks, ...args] of [
+    [2, '2'],
+    [4, '2', 'own'],
+  ] as const) {
+    const { losses, hints, elements } = await run(ranks, ...args)
+    for (const [index, loss] of losses.entries()) {
+      const gap = Math.abs(loss / (one.losses[index] as number) - 1)
+      t.ok(gap < 1e-6, `${ranks} ranks, step ${index + 1}: off by ${gap}`)
+    }
+    t.equal(elements, one.elements - 2 * (6 * 16 + 8), 'half of both matrices and of the bias between')
+    if (args.length === 1)
+      t.match(hints.join('\n'), /cut by outputs blocks\.0\.up, blocks\.1\.up; by inputs blocks\.0\.down/)
+    else t.strictSame(hints, [])
   }
 })

@@ -14,13 +14,21 @@ import { memory } from '../../lib/tensor/memory.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
 
 class Mlp extends nn.Module {
+  readonly norm = new nn.LayerNorm(4)
+  readonly drop = new nn.Dropout(0.5)
   readonly up = new nn.Linear(4, 8)
   readonly down = new nn.Linear(8, 4)
-  constructor(readonly between: (x: Tensor) => Tensor) {
+  constructor(
+    readonly between: (x: Tensor) => Tensor,
+    readonly around = (model: Mlp, x: Tensor): Tensor => model.inner(x),
+  ) {
     super()
   }
-  forward(x: Tensor): Tensor {
+  inner(x: Tensor): Tensor {
     return this.down.forward(this.between(this.up.forward(x)))
+  }
+  forward(x: Tensor): Tensor {
+    return this.around(this, x)
   }
 }
 
@@ -61,8 +69,8 @@ t.test('the ready plans match their models', async (t) => {
 
 t.test('a pair is cut where the halves of its hidden units add up, and only there', async (t) => {
   const before = memory.stats().tensors
-  const deduced = (between: (x: Tensor) => Tensor, ranks = 2): string[] => {
-    const model = new Mlp(between)
+  const deduced = (between: (x: Tensor) => Tensor, ranks = 2, around?: Mlp['around']): string[] => {
+    const model = new Mlp(between, around)
     const { plan } = deducePlan(model, ranks)
     t.ok(model.up.weight.shape.join() === '8,4' && !model.up.weight.materialized, 'the model is as before')
     return plan.map(({ as }) => as)
@@ -96,6 +104,32 @@ t.test('a pair is cut where the halves of its hidden units add up, and only ther
     [],
   )
   t.strictSame(deduced(ops.gelu, 3), [], '8 units on 3 ranks')
+  const wrapped = (around: Mlp['around']): string[] => deduced(ops.gelu, 2, around)
+  t.strictSame(
+    wrapped((model, x) => ops.add(x, model.drop.forward(model.inner(model.norm.forward(x))))),
+    cut,
+    'a norm before, dropout and a residual after',
+  )
+  t.strictSame(
+    wrapped((model, x) => model.norm.forward(model.inner(x))),
+    cut,
+    'what comes after sees the sum',
+  )
+  const leaks = (model: Mlp, x: Tensor): Tensor => ops.add(model.inner(x), ops.mean(model.up.forward(x)))
+  t.strictSame(wrapped(leaks), [], 'hidden units are seen elsewhere')
+  t.strictSame(
+    wrapped((model, x) => model.inner(model.inner(x))),
+    [],
+    'used twice',
+  )
+  t.strictSame(
+    wrapped((_, x) => x),
+    [],
+    'not used',
+  )
+  const tied = new nn.Sequential(new Mlp(ops.gelu), new nn.Linear(4, 8))
+  Object.assign(tied.layers[1] as nn.Linear, { weight: (tied.layers[0] as Mlp).up.weight })
+  t.strictSame(deducePlan(tied, 2).plan, [], 'a matrix that another module has too')
   t.equal(memory.stats().tensors, before)
 })
 

@@ -1,9 +1,7 @@
-// A parameter whose parts several ranks have: cut once, put together again where someone asks for the whole.
+// Cuts a parameter over the ranks of a group, once.
 
 import { ZeroshardError } from '../../binding/errors.js'
 import type { Parameter } from '../../nn/parameter.js'
-import { type Slice, sliceShape } from '../../nn/slice.js'
-import { countOf, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
 import { type Range, vocabularyRange } from './cut.js'
 
@@ -28,8 +26,7 @@ export function cutParameter(
   }
   if (slice) return
   parameter.cut(dim, ranges)
-  const allGather = (output: Tensor, input: Tensor): Tensor => group.allGather(output, input)
-  parameter.cutOver = { size: group.size, rangesOf, allGather }
+  parameter.cutOver = { group, rangesOf }
 }
 
 /** Leaves this rank its rows of a vocabulary; which those are. @throws CONFIG where there are fewer rows than ranks. */
@@ -37,32 +34,4 @@ export function cutVocabulary(parameter: Parameter, group: ProcessGroup): Range 
   const rangeOf = (rank: number): Range => vocabularyRange(parameter, { size: group.size, rank })
   cutParameter(parameter, 0, (rank) => [rangeOf(rank)], group)
   return rangeOf(group.rank)
-}
-
-/** All of a parameter, flat, from the ranks' parts; `own` where it is whole. Collective over those ranks. */
-export function joinParts(own: Tensor, { slice, cutOver }: Parameter): Tensor {
-  if (!slice || !cutOver || cutOver.size === 1) return own
-  const slices = Array.from({ length: cutOver.size }, (_, rank) => ({ ...slice, ranges: cutOver.rangesOf(rank) }))
-  const most = Math.max(...slices.map((part) => countOf(sliceShape(part))))
-  const padded = empty([most], { dtype: own.dtype, category: 'buffers', zero: true, shared: true })
-  runOp('cast', [padded.view([own.count])], [own])
-  const all = empty([cutOver.size * most], { dtype: own.dtype, category: 'buffers' })
-  cutOver.allGather(all, padded)
-  const whole = empty([countOf(slice.wholeShape)], { dtype: own.dtype, category: 'buffers' })
-  for (const [rank, part] of slices.entries()) placePart(whole, all, rank * most, part)
-  return whole
-}
-
-/** Copies one rank's part, which begins at `from` in `all`, to its places in the whole. */
-function placePart(whole: Tensor, all: Tensor, from: number, slice: Slice): void {
-  const { dim, ranges, wholeShape } = slice
-  const inner = countOf(wholeShape.slice(dim + 1))
-  const outer = countOf(wholeShape.slice(0, dim))
-  const [wholeRow, row] = [(wholeShape[dim] as number) * inner, (sliceShape(slice)[dim] as number) * inner]
-  let at = from
-  for (const [start, end] of ranges) {
-    const width = (end - start) * inner
-    runOp('copy_2d', [whole], [all], [outer, width, start * inner, wholeRow, at, row])
-    at += width
-  }
 }

@@ -3,10 +3,10 @@
 
 import { nearest, ZeroshardError } from '../../binding/errors.js'
 import type { Parameter } from '../../nn/parameter.js'
+import { joinParts, slicedOf } from '../../nn/parts.js'
 import { runsOf } from '../../nn/slice.js'
 import { tidy, unscoped } from '../../tensor/scope.js'
 import { countOf, empty, runOp, type Tensor, tensor } from '../../tensor/tensor.js'
-import { joinParts } from '../tensor/cut-parameter.js'
 import { type Flat, MemoryFlat } from './flat.js'
 import { piecesIn, type Slot } from './layout.js'
 import type { Unit } from './unit.js'
@@ -41,7 +41,8 @@ export class Access {
         const own = wholeOf(unit, this.#buffer(unit, kind, name), slot)
         const { partialOver } = unit.layout
         if (kind === 'gradient' && partialOver && partialOver.size > 1) partialOver.allReduce(own)
-        return joinParts(own, slot.parameter)
+        const sliced = slicedOf(slot.parameter)
+        return sliced ? joinParts(own, sliced) : own
       }),
     )
     const data = (await values.data()) as Float32Array

@@ -1,5 +1,6 @@
 // What the optimizer is given of a unit: ranges with one set of hyperparameters, as views of the rank's buffers.
 
+import { slicedOf } from '../../nn/parts.js'
 import { cutRange } from '../../optim/cut.js'
 import type { OptimizerPart } from '../../optim/optimizer.js'
 import type { Tensor } from '../../tensor/tensor.js'
@@ -59,6 +60,7 @@ function partOf(
       start,
       count,
       offset: offset - first,
+      sliced: slicedOf(slot.parameter),
     })),
     group: sharded ? group : group.alone,
     ...(sharded &&
@@ -68,6 +70,7 @@ function partOf(
             name: parameter.name,
             shape: parameter.shape,
             offset,
+            sliced: slicedOf(parameter),
           })),
           [begin, end],
           layout.shardSize,
