@@ -9,7 +9,8 @@ namespace zs {
 
 namespace {
 
-constexpr size_t kRing = size_t{8} << 20;  // some 20,000 operations; then the caller waits
+// Some 20,000 operations; then the caller waits. A padding record at the very end may reach beyond it.
+constexpr size_t kRing = size_t{8} << 20;
 constexpr size_t kAlign = 64;
 constexpr int kSpinMicroseconds = 30;
 
@@ -60,7 +61,7 @@ void StreamGroup::complete(int stream, uint64_t sequence) {
 }
 
 Stream::Stream(int index, StreamGroup *group, Stream *const *peers)
-    : index_(index), group_(group), peers_(peers), ring_(new char[kRing + kAlign]) {
+    : index_(index), group_(group), peers_(peers), ring_(new char[kRing + kAlign + sizeof(Task)]) {
   thread_ = std::thread([this] { loop(); });
 }
 

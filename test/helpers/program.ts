@@ -123,11 +123,12 @@ export class Workspace {
     return [...processesOf(this.folder).map((pid) => `process ${pid}`), ...files]
   }
 
+  /** The rows so far: of a run that goes on, or was killed, the last line may be half written. */
   steps(metrics: string): Row[] {
     if (!existsSync(this.path(metrics))) return []
     return readFileSync(this.path(metrics), 'utf8')
       .split('\n')
-      .filter(Boolean)
+      .slice(0, -1)
       .map((line) => JSON.parse(line) as Row)
       .filter((row) => 'loss' in row)
   }
