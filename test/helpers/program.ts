@@ -127,7 +127,7 @@ export class Workspace {
     if (!existsSync(this.path(metrics))) return []
     return readFileSync(this.path(metrics), 'utf8')
       .split('\n')
-      .filter(Boolean)
+      .slice(0, -1) // behind the last end of a line: nothing, or what is just being written
       .map((line) => JSON.parse(line) as Row)
       .filter((row) => 'loss' in row)
   }
