@@ -1,5 +1,5 @@
-// Norms, AdamW and the global norm's passes at every width of vectors, against float64 with obvious loops; what must
-// not depend on the width or the cut (AdamW, squares, the largest magnitude) is compared bit for bit.
+// Norms and the global norm's passes at every width of vectors, against float64 with obvious loops; what must not
+// depend on the width or the cut (squares, the largest magnitude) is compared bit for bit.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
