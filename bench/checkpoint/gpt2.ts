@@ -31,6 +31,9 @@ interface Result {
   save: number[]
   read: number[]
   load: number[]
+  /** Seconds of all the process's threads. */
+  saveProcessor: number[]
+  loadProcessor: number[]
   background: Background[]
 }
 
@@ -38,6 +41,13 @@ async function seconds(fn: () => Promise<unknown>): Promise<number> {
   const start = performance.now()
   await fn()
   return (performance.now() - start) / 1000
+}
+
+async function processorSeconds(fn: () => Promise<unknown>): Promise<[wall: number, processor: number]> {
+  const before = process.cpuUsage()
+  const wall = await seconds(fn)
+  const { user, system } = process.cpuUsage(before)
+  return [wall, (user + system) / 1e6]
 }
 
 /** The disk's own: as many bytes in blocks, one after another, then fsync. */
@@ -104,26 +114,38 @@ export const work: Work<{ folder: string }, Result> = async ({ folder }) => {
   const inputs = () => [tensor(values(), [batch, tokens]), tensor(values(), [batch, tokens])] as [never, never]
   const step = (): Promise<number> => seconds(() => engine.trainBatch(inputs))
   const [output, plain] = [join(folder, 'out'), join(folder, 'plain')]
-  const result: Result = { bytes, write: [], save: [], read: [], load: [], background: [] }
+  const result: Result = {
+    bytes,
+    write: [],
+    save: [],
+    read: [],
+    load: [],
+    saveProcessor: [],
+    loadProcessor: [],
+    background: [],
+  }
   for (let i = -1; i < REPEATS; i++) {
     await step() // another step, another checkpoint
     const write = await seconds(() => plainWrite(plain, bytes))
-    const save = await seconds(() => engine.saveCheckpoint(output, { retain: 1 }))
+    const [save, saveProcessor] = await processorSeconds(() => engine.saveCheckpoint(output, { retain: 1 }))
     const read = await seconds(() => plainRead(plain))
-    const load = await seconds(() => engine.loadCheckpoint(output))
+    const [load, loadProcessor] = await processorSeconds(() => engine.loadCheckpoint(output))
     rmSync(plain)
     if (i < 0) continue // the first one makes memory and the thread
     result.write.push(write)
     result.save.push(save)
     result.read.push(read)
     result.load.push(load)
+    result.saveProcessor.push(saveProcessor)
+    result.loadProcessor.push(loadProcessor)
   }
   for (let i = 0; i < REPEATS; i++) result.background.push(await inBackground(engine, output, step))
   await engine.close()
   return result
 }
 
-function rates({ bytes, write, save, read, load }: Result): Row[] {
+function rates({ bytes, write, save, read, load, saveProcessor, loadProcessor }: Result): Row[] {
+  const processor = (times: number[]): string => `${((median(times) * 1e9) / bytes).toFixed(1)} s of processor per GB`
   const rate = (name: string, times: number[], note = ''): Row => ({
     name,
     value: bytes / median(times) / 1e9,
@@ -137,10 +159,10 @@ function rates({ bytes, write, save, read, load }: Result): Row[] {
   })
   return [
     rate('plain write and fsync of as many bytes', write),
-    rate('save', save, 'hashed, written, synced, committed'),
+    rate('save', save, `hashed, written, synced, committed; ${processor(saveProcessor)}`),
     share('save over the plain write', save, write),
     rate('plain read, from the page cache', read),
-    rate('load', load, 'verified, then read into tensors'),
+    rate('load', load, `verified, then read into tensors; ${processor(loadProcessor)}`),
     share('load over the plain read', load, read),
   ]
 }

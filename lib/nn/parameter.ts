@@ -41,6 +41,13 @@ export interface Replicas {
   allReduce(tensor: Tensor): Tensor
 }
 
+/** The ranks that together have all of a cut parameter, and which part each of them has. */
+export interface CutOver {
+  readonly size: number
+  rangesOf(rank: number): Slice['ranges']
+  allGather(output: Tensor, input: Tensor): Tensor
+}
+
 /**
  * A declaration: name, shape, initial values. The engine gives it its memory.
  *
@@ -64,6 +71,8 @@ export class Parameter {
   partialGradient = false
   /** Over which those parts are summed, where it is not over all replicas. */
   partialOver: Replicas | undefined
+  /** Set where it is cut. */
+  cutOver: CutOver | undefined
   #slice: Slice | undefined
   #shape: Shape
   #tensor: Tensor | undefined

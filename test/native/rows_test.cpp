@@ -113,53 +113,13 @@ template <class T> void norms(int dtype, double allowed) {
   expect(worst <= allowed, "norms are close to float64");
 }
 
-struct Adam {
-  Floats p, m, v;
-  std::vector<bf16> grad, out;
-};
-
-void adamw() {
-  constexpr int64_t n = 1003;
-  Adam start{random_values<float>(n), random_values<float>(n, 0.1), random_values<float>(n, 0.1), random_values<bf16>(n, 0.1), {}};
-  start.out.resize(n);
-  for (float &v : start.v) v = v * v;
-  const AdamwStep step{0.5f, 0.01f, 0.1f, 0.99f, 0.01f, 0.999f, 1e-3f, 3.0f, 1e-8f, true};
-  std::vector<Adam> results;
-  for (const RowKernels *rows : widths()) {
-    const auto update = rows->optimizer[ZS_BF16].adamw[ZS_BF16];
-    for (int64_t cut : {n, int64_t{1}, int64_t{37}}) {
-      Adam a = start;
-      for (int64_t i = 0; i < n; i += cut)
-        update(&a.p[i], &a.m[i], &a.v[i], &a.grad[i], &a.out[i], std::min(cut, n - i), step);
-      results.push_back(a);
-    }
-  }
-  double worst = 0;
-  bool zeroed = true, copied = true, same = true;
-  const Adam &first = results[0];
-  for (int64_t i = 0; i < n; i++) {
-    const double g = double(to_float(start.grad[i])) * 0.5 + double(0.01f) * start.p[i];
-    const double m = start.m[i] + double(0.1f) * (g - start.m[i]), v = double(0.99f) * start.v[i] + double(0.01f) * g * g;
-    const double want = start.p[i] * double(0.999f) - double(1e-3f) * m / (std::sqrt(v) * 3 + 1e-8);
-    worst = std::fmax(worst, std::fabs(first.p[i] - want));
-    zeroed = zeroed && first.grad[i].bits == 0;
-    copied = copied && first.out[i].bits == to_bf16(first.p[i]).bits;
-  }
-  for (const Adam &a : results)
-    same = same && a.p == first.p && a.m == first.m && a.v == first.v && !memcmp(a.out.data(), first.out.data(), n * 2);
-  printf("adamw: largest error %.1e\n", worst);
-  expect(worst < 1e-6, "adamw is close to float64");
-  expect(zeroed && copied, "adamw zeroes the gradient and writes the model's copy");
-  expect(same, "adamw gives the same bits at every width and for every cut");
-}
-
 template <class T> void global_norm(int dtype) {
   const std::vector<T> x = random_values<T>(5001, 3);
   float top = 0;
   for (T value : x) top = std::fmax(top, std::fabs(to_float(value)));
   const double scale = 2048 / std::exp2(std::ceil(std::log2(top)));
   for (const RowKernels *rows : widths()) {
-    const OptimizerKernels &k = rows->optimizer[dtype];
+    const GradientKernels &k = rows->gradients[dtype];
     for (int64_t n : {0, 1, 255, 256, 257, 5001}) {
       int64_t high = 5, low = 7, want_high = 5, want_low = 7;
       uint32_t bits = 0;
@@ -187,7 +147,6 @@ int main() {
   norms<float>(ZS_F32, 1e-5);
   norms<bf16>(ZS_BF16, 2e-2);
   norms<f16>(ZS_F16, 2e-3);
-  adamw();
   global_norm<float>(ZS_F32);
   global_norm<bf16>(ZS_BF16);
   global_norm<f16>(ZS_F16);

@@ -9,8 +9,8 @@ import * as ops from '../../ops/index.js'
 import type { ClassifierOptions, ScoreCall, Scorer } from '../../ops/loss.js'
 import { countOf, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import { ProcessGroup } from '../group.js'
-import { type Range, unevenPart, vocabularyRange } from './cut.js'
-import { cutParameter } from './linear.js'
+import { type Range, unevenPart } from './cut.js'
+import { cutVocabulary } from './cut-parameter.js'
 import { Region } from './region.js'
 
 /**
@@ -30,8 +30,7 @@ export class VocabParallelHead extends Module {
     super()
     this.region = at instanceof ProcessGroup ? new Region(at) : at
     this.weight = layer.weight
-    this.range = vocabularyRange(this.weight, this.region.group)
-    cutParameter(this.weight, 0, [this.range])
+    this.range = cutVocabulary(this.weight, this.region.group)
   }
 
   /** Mean cross entropy, the same on every rank, of x (B, T, C), replicated or a sequence shard. */

@@ -18,6 +18,7 @@ import { ProcessGroup } from '../group.js'
 import { GatheredPieces } from '../sequence/gathered.js'
 import { ShardBlocks } from '../sequence/pieces.js'
 import { type Deal, deal, partRanges, type Range, unevenPart } from './cut.js'
+import { cutParameter } from './cut-parameter.js'
 import { type Entered, Region } from './region.js'
 
 /** Options of a linear whose outputs are cut. */
@@ -41,18 +42,6 @@ export interface RowOptions {
 }
 
 export const inFirstOf = (layer: Linear | Conv1D): boolean => 'inFirst' in layer && layer.inFirst
-
-/** Cuts a parameter, once; the same cut again (a tied one) is fine. @throws CONFIG where the two differ. */
-export function cutParameter(parameter: Parameter, dim: number, ranges: readonly Range[]): void {
-  const { slice } = parameter
-  if (!slice) parameter.cut(dim, ranges)
-  else if (slice.dim !== dim || slice.ranges.join() !== ranges.join()) {
-    throw new ZeroshardError(
-      'CONFIG',
-      `parameter '${parameter.name}' is cut along dim ${slice.dim} and ${dim}; plan its places alike`,
-    )
-  }
-}
 
 /** The copies of `dealt` units: ranks that have the same ones, each with a part of their gradient. */
 export function markCopies(parameter: Parameter, group: ProcessGroup, { first, copies }: Deal): void {
@@ -94,12 +83,13 @@ export class ColumnParallelLinear extends Module {
     const size = this.weight.wholeShape[dim] as number
     const units = options.units ?? size / parts
     const what = `${nameOf(this.weight)}: number of ${options.units ? 'heads' : 'outputs'}`
-    const dealt = deal(what, units, group.size, group.rank, mayCopy)
-    const ranges = partRanges(what, size, parts, units, dealt)
-    cutParameter(this.weight, dim, ranges)
+    const dealtTo = (rank: number): Deal => deal(what, units, group.size, rank, mayCopy)
+    const rangesOf = (rank: number): Range[] => partRanges(what, size, parts, units, dealtTo(rank))
+    const dealt = dealtTo(group.rank)
+    cutParameter(this.weight, dim, rangesOf, group)
     markCopies(this.weight, group, dealt)
     if (!this.bias) return
-    cutParameter(this.bias, 0, ranges)
+    cutParameter(this.bias, 0, rangesOf, group)
     markCopies(this.bias, group, dealt)
   }
 
@@ -158,7 +148,8 @@ export class RowParallelLinear extends Module {
     const size = this.weight.wholeShape[dim] as number
     const units = options.units ?? size
     const what = `${nameOf(this.weight)}: number of ${options.units ? 'heads' : 'inputs'}`
-    cutParameter(this.weight, dim, partRanges(what, size, 1, units, deal(what, units, group.size, group.rank)))
+    const rangesOf = (rank: number): Range[] => partRanges(what, size, 1, units, deal(what, units, group.size, rank))
+    cutParameter(this.weight, dim, rangesOf, group)
     if (!this.bias || group.size === 1) return
     this.bias.replicas = group
     this.bias.partialGradient = sequence
