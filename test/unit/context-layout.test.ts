@@ -1,8 +1,20 @@
 // Which tokens a context-parallel rank has: together all, each once, and as many pairs of attention on every rank.
 
 import t from 'tap'
-import { partWithin, positionsOf } from '../../lib/nn/sequence.js'
-import { chunksOf, contextKinds, partOf, takeTokens, tokensPerRank } from '../../lib/parallel/context/layout.js'
+import { Linear } from '../../lib/nn/layers.js'
+import { createModel } from '../../lib/nn/models/index.js'
+import { partWithin, positionsOf, wholeSequence } from '../../lib/nn/sequence.js'
+import {
+  type ContextKind,
+  chunksOf,
+  contextKinds,
+  partOf,
+  takeTokens,
+  tokensPerRank,
+} from '../../lib/parallel/context/layout.js'
+import { parallelizeContext } from '../../lib/parallel/context/parallelize.js'
+import { ProcessGroup } from '../../lib/parallel/group.js'
+import type { Mesh } from '../../lib/parallel/mesh.js'
 import { tensor } from '../../lib/tensor/tensor.js'
 
 t.test('the ranks have all tokens, each once, as many each', (t) => {
@@ -74,4 +86,40 @@ t.test("a rank's tokens of a batch", async (t) => {
     own.dispose()
   }
   ids.dispose()
+})
+
+/** The first of `size` ranks; nothing is sent. */
+const meshOf = (size: number): Mesh =>
+  ({ group: () => new ProcessGroup(0, [...new Array(size).keys()], 0) }) as unknown as Mesh
+
+t.test('the kind follows from the heads where it is not given; what does not divide is told', (t) => {
+  const llama = (num_attention_heads: number, num_key_value_heads: number) =>
+    createModel({
+      ...{ model_type: 'llama', num_attention_heads, num_key_value_heads, hidden_size: 8 * num_attention_heads },
+      ...{ num_hidden_layers: 1, intermediate_size: 16, max_position_embeddings: 64, vocab_size: 32 },
+    })
+  /** By how many pieces 24 tokens of a rank lie in. */
+  const chosen = (model: ReturnType<typeof llama>): ContextKind =>
+    model.sequence.part(24)?.split === undefined ? 'ulysses' : 'ring'
+  for (const [heads, keys, ranks, wanted, kind] of [
+    [4, 4, 2, null, 'ulysses'],
+    [4, 2, 4, null, 'ring'],
+    [4, 2, 4, 'ulysses', 'ulysses'],
+    [6, 6, 4, null, 'ring'],
+    [4, 4, 2, 'ring', 'ring'],
+  ] as [number, number, number, ContextKind | null, ContextKind][]) {
+    const model = llama(heads, keys)
+    parallelizeContext(model, meshOf(ranks), wanted, 48)
+    t.equal(chosen(model), kind, `${heads} heads, ${keys} of keys, ${ranks} ranks, ${wanted}`)
+    model.visit((module) => {
+      if ('sequence' in module) t.equal(module.sequence, model.sequence, 'one for all')
+    })
+  }
+  t.throws(() => parallelizeContext(llama(6, 3), meshOf(2), 'ulysses'), /6 heads and 3 of keys .* context 2/)
+  t.throws(() => parallelizeContext(llama(4, 4), meshOf(2), null, 47), /47 tokens does not divide into 2 pieces/)
+  t.throws(() => parallelizeContext(new Linear(4, 4), meshOf(2)), /Linear has no attention .* 2 ranks/)
+  const alone = llama(3, 3)
+  parallelizeContext(alone, meshOf(1), 'ulysses', 47)
+  t.equal(alone.sequence, wholeSequence, 'one rank has the whole')
+  t.end()
 })
