@@ -18,7 +18,7 @@ export interface Row {
   note?: string
 }
 
-/** A file's default export in op/, comm/, step/ or binding/. */
+/** A file's default export in one of bench's folders. */
 export interface Benchmark {
   title: string
   run(): Promise<Row[]>

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Benchmark, describeMachine, meets, type Row, root, table, writeResults } from './harness.js'
 
-const folders = ['op', 'comm', 'binding', 'step']
+const folders = ['op', 'comm', 'binding', 'step', 'checkpoint']
 const available = folders.flatMap((folder) =>
   readdirSync(join(root, 'bench', folder))
     .filter((file) => file.endsWith('.ts'))

@@ -4,6 +4,7 @@ export { backwardFrom, type CustomResult, checkpoint, customFunction } from './a
 export { type GradientCheck, type GradientCheckOptions, gradCheck } from './autograd/gradient-check.js'
 export { type BackwardContext, type BackwardRule, noGrad } from './autograd/tape.js'
 export { type ErrorCode, ZeroshardError } from './binding/errors.js'
+export type { LoadOptions } from './checkpoint/load.js'
 export type { SaveOptions, StepResult } from './engine/base.js'
 export { Engine } from './engine/engine.js'
 export { initialize } from './engine/initialize.js'

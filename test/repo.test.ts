@@ -62,7 +62,11 @@ t.test('the one that may is the only one that does', async (t) => {
   only(/createRequire|node-gyp-build|process\.dlopen/, /^lib\/binding\/loader\.ts$/, 'load the addon')
   only(/loadAddon/, /^lib\/binding\//, 'ask for the addon')
   only(/process\.env\.|process\.env\[/, /^lib\/launch\/env\.ts$/, 'read environment variables')
-  only(/\brank\s*%|\.floor\(\s*[\w.]*\brank\s*\//i, /^lib\/parallel\/(mesh|tensor\/cut)\.ts$/, 'find a place in the mesh from a rank')
+  only(
+    /\brank\s*%|\.floor\(\s*[\w.]*\brank\s*\//i,
+    /^lib\/parallel\/(mesh|tensor\/cut)\.ts$/,
+    'find a place in the mesh from a rank',
+  )
   for (const path of library.filter((path) => path.startsWith('lib/nn/models/')))
     t.notOk(
       importsOf(path).some((target) => partOf(target) === 'parallel'),

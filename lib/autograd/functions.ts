@@ -18,6 +18,11 @@ import {
 /**
  * Backward from a scalar loss; gradients are added to the leaves' `grad`, times `scale`.
  * @throws AUTOGRAD where the loss is no scalar, or depends on nothing that wants a gradient.
+ * @example
+ * const x = tensor([1, 2])
+ * x.requiresGrad = true
+ * backwardFrom(ops.sum(ops.square(x)))
+ * x.grad as Tensor // [2, 4]
  */
 export function backwardFrom(loss: Tensor, scale = 1, postponed?: PostponedWork): void {
   loss.check('backward')

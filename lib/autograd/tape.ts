@@ -14,7 +14,14 @@ let leafCollector: Map<Tensor, number> | undefined
 /** The innermost backward that runs: while a part is recomputed, that part's. */
 let currentPass: BackwardPass | undefined
 
-/** Runs `fn` without recording. */
+/**
+ * Runs `fn` without recording.
+ *
+ * @example
+ * const x = tensor([3])
+ * x.requiresGrad = true
+ * noGrad(() => ops.square(x)).requiresGrad // false
+ */
 export function noGrad<T>(fn: () => T): T {
   const before = enabled
   enabled = false

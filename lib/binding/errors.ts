@@ -24,7 +24,16 @@ export type ErrorCode =
   | 'UNSUPPORTED'
   | 'INTERNAL'
 
-/** Thrown by every part of zeroshard; `code` is stable, `message` is for people. */
+/**
+ * Thrown by every part of zeroshard; `code` is stable, `message` is for people.
+ *
+ * @example
+ * try {
+ *   ops.add(tensor([1, 2]), tensor([1, 2, 3]))
+ * } catch (error) {
+ *   if (error instanceof ZeroshardError) error.code // 'SHAPE'
+ * }
+ */
 export class ZeroshardError extends Error {
   override readonly name = 'ZeroshardError'
   constructor(

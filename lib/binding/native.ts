@@ -142,15 +142,21 @@ export interface Native {
   commDestroy(): void
 }
 
-let loaded: { native: Native; packet: Float64Array; ops: Map<string, number> } | undefined
+interface Binding {
+  native: Native
+  packet: Float64Array
+  /** By name: id, and how many scalars it takes. */
+  ops: Map<string, { id: number; scalars: number }>
+}
+let loaded: Binding | undefined
 
-/** The addon, its packet and the op ids by name, loaded at first use. */
-export function binding(): { native: Native; packet: Float64Array; ops: Map<string, number> } {
+/** The addon, its packet and the operations, loaded at first use. */
+export function binding(): Binding {
   if (!loaded) {
     const native = withOurErrors(loadAddon() as Native)
     const packet = new Float64Array(512)
     native.registerPacket(packet)
-    loaded = { native, packet, ops: new Map(native.ops().map((op, id) => [op.name, id])) }
+    loaded = { native, packet, ops: new Map(native.ops().map(({ name, scalars }, id) => [name, { id, scalars }])) }
   }
   return loaded
 }

@@ -13,6 +13,7 @@ import type { Agreement } from './agreement.js'
 import type { Kind, Manifest } from './manifest.js'
 import { SliceReader } from './slices.js'
 
+/** What of a checkpoint is loaded; by default all of it. */
 export interface LoadOptions {
   /** False: weights alone; the training starts at step 0. */
   optimizer?: boolean

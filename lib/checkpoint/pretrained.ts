@@ -6,7 +6,7 @@ import { basename, join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import type { Module } from '../nn/module.js'
 import type { Parameter } from '../nn/parameter.js'
-import { runsOf } from '../nn/slice.js'
+import { type Run, runsOf } from '../nn/slice.js'
 import type { Flat } from '../parallel/zero/flat.js'
 import { piecesIn, type UnitLayout } from '../parallel/zero/layout.js'
 import { unscoped } from '../tensor/scope.js'
@@ -29,10 +29,7 @@ export async function loadPretrained(folder: string, model: Module, target: Weig
   try {
     for (const unit of target.units)
       for (const { slot, start, count, offset } of piecesIn(unit.layout, unit.start, unit.end))
-        for (const run of runsOf(slot.parameter.slice, start, count)) {
-          const at = offset - unit.start + run.local - start
-          await weights.copy(slot.parameter.name, run.whole, run.count, unit.master, at)
-        }
+        await weights.copy(slot.parameter, start, count, unit.master, offset - unit.start)
   } finally {
     await weights.close()
   }
@@ -59,17 +56,16 @@ export class PretrainedWeights {
     }
   }
 
-  /** Elements [start, start + count) of a parameter into `target` from `offset` on, converted to its dtype. */
-  async copy(parameter: string, start: number, count: number, target: Flat, offset: number): Promise<void> {
-    const { file, key } = this.places.get(parameter) as { file: SafetensorsFile; key: string }
+  /** Elements [start, start + count) of this process's part of a parameter into `target` from `offset` on. */
+  async copy(parameter: Parameter, start: number, count: number, target: Flat, offset: number): Promise<void> {
+    const { file, key } = this.places.get(parameter.name) as { file: SafetensorsFile; key: string }
     const { dtype } = file.entry(key)
-    for (let done = 0; done < count; done += CHUNK) {
-      const length = Math.min(CHUNK, count - done)
-      const { buffer } = await file.read(key, start + done, length)
-      const values = dtype === 'f32' ? new Float32Array(buffer) : new Uint16Array(buffer)
+    for (const batch of batches(runsOf(parameter.slice, start, count))) {
+      const { buffer } = await file.read(key, batch.whole, batch.span)
+      const span = dtype === 'f32' ? new Float32Array(buffer) : new Uint16Array(buffer)
       unscoped(() => {
-        const source = tensor(values, [length], { dtype, category: 'buffers' })
-        target.write(offset + done, source)
+        const source = tensor(pick(span, batch), [batch.length], { dtype, category: 'buffers' })
+        target.write(offset + batch.local - start, source)
         source.dispose()
       })
     }
@@ -78,6 +74,42 @@ export class PretrainedWeights {
   async close(): Promise<void> {
     for (const file of this.files) await file.close()
   }
+}
+
+/** Runs that are read at once: in the part they lie together, in the file from `whole` on within `span` elements. */
+interface Batch {
+  local: number
+  whole: number
+  length: number
+  span: number
+  runs: Run[]
+}
+
+/** A part that is cut along an inner dim is many short runs: a span of at most a chunk is read for many of them. */
+function* batches(runs: Iterable<Run>): Generator<Batch> {
+  let open: Batch | undefined
+  for (const { local, whole, count } of runs) {
+    for (let done = 0; done < count; done += CHUNK) {
+      const run = { local: local + done, whole: whole + done, count: Math.min(CHUNK, count - done) }
+      const span = open ? run.whole + run.count - open.whole : 0
+      if (open && run.whole >= open.whole && span <= CHUNK) {
+        open.runs.push(run)
+        open.length += run.count
+        open.span = span
+        continue
+      }
+      if (open) yield open
+      open = { local: run.local, whole: run.whole, length: run.count, span: run.count, runs: [run] }
+    }
+  }
+  if (open) yield open
+}
+
+function pick<A extends Float32Array | Uint16Array>(span: A, { local, whole, length, runs }: Batch): A {
+  if (length === span.length) return span
+  const part = span.slice(0, length) as A
+  for (const run of runs) part.set(span.subarray(run.whole - whole, run.whole - whole + run.count), run.local - local)
+  return part
 }
 
 /** As transformers looks for them: one file, else an index; else every *.safetensors there is. */

@@ -46,6 +46,7 @@ export async function writeSafetensors(
   bytesOf: (plan: TensorPlan, index: number) => Promise<Uint8Array>,
   metadata: Record<string, string> = {},
 ): Promise<{ bytes: number; sha256: string }> {
+  const head = safetensorsHead(plans, metadata)
   const file = await open(path, 'wx')
   const hash = createHash('sha256')
   let written = 0
@@ -56,7 +57,7 @@ export async function writeSafetensors(
     written += bytes.length
   }
   try {
-    await put(safetensorsHead(plans, metadata))
+    await put(head)
     for (const [index, plan] of plans.entries()) await put(await bytesOf(plan, index))
     await file.sync()
   } catch (cause) {

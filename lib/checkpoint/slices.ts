@@ -1,5 +1,5 @@
 // Reads parts of parameters from a checkpoint's files, however they were cut when it was written. Whatever is read,
-// BUCKET bytes of it, as many in a tensor, and SPAN bytes of files are in memory at once.
+// BUCKET bytes of it, twice as many in tensors, and SPAN bytes of files are in memory at once.
 
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
@@ -33,6 +33,8 @@ export class SliceReader {
   /** Made at first use, as large as is needed. */
   #values = new ArrayBuffer(0)
   #span = new Uint8Array(0)
+  /** Bytes that were given since all before them were known to be used. */
+  #queued = 0
 
   constructor(
     readonly folder: string,
@@ -71,8 +73,10 @@ export class SliceReader {
       const piece = unscoped(() => tensor(values, [length], { dtype, category: 'buffers' }))
       put(at, piece)
       piece.dispose()
-      // else pieces would pile up behind work that is slower than the reading
-      await native.synchronize(-1)
+      this.#queued += piece.bytes
+      if (this.#queued < this.limits.bucket) continue
+      await native.synchronize(-1) // else pieces would pile up behind work that is slower than the reading
+      this.#queued = 0
     }
   }
 

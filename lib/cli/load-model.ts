@@ -41,8 +41,8 @@ async function fromHuggingFace(folder: string): Promise<LoadedModel> {
   const weights = await PretrainedWeights.open(folder, model)
   try {
     model.materialize({ values: false })
-    for (const { name, count, tensor } of model.parameters())
-      await weights.copy(name, 0, count, new MemoryFlat(tensor), 0)
+    for (const parameter of model.parameters())
+      await weights.copy(parameter, 0, parameter.count, new MemoryFlat(parameter.tensor), 0)
   } finally {
     await weights.close()
   }

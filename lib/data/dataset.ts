@@ -44,6 +44,9 @@ export interface Dataset {
  *
  * @throws ZeroshardError DATA naming the file that is missing, empty or damaged; IO where the cache
  * cannot be written.
+ * @example
+ * const tokenizer = await loadTokenizer('byte')
+ * await prepareDataset({ files: ['a.txt'], tokenizer, cacheDirectory: 'cache', sequenceLength: 16 })
  */
 export async function prepareDataset(options: DatasetOptions): Promise<void> {
   checkOptions(options)
@@ -57,8 +60,11 @@ export async function prepareDataset(options: DatasetOptions): Promise<void> {
  * @throws ZeroshardError DATA as `prepareDataset`, and where a part is shorter than one sample.
  * @example
  * const tokenizer = await loadTokenizer('byte')
- * const data = await openDataset({ files: ['a.txt'], tokenizer, cacheDirectory: 'out',
- *                                  sequenceLength: 64, validationFraction: 0.1 })
+ * const data = await openDataset({
+ *   files: ['a.txt'], tokenizer, cacheDirectory: 'cache', sequenceLength: 16, validationFraction: 0.1,
+ * })
+ * data.maxToken < tokenizer.vocabSize // true
+ * data.close()
  */
 export async function openDataset(options: DatasetOptions): Promise<Dataset> {
   checkOptions(options)
@@ -93,6 +99,8 @@ export async function openDataset(options: DatasetOptions): Promise<Dataset> {
  *
  * @param maxToken the largest id in the data (`Dataset.maxToken`).
  * @throws ZeroshardError TOKEN
+ * @example
+ * checkVocabulary(255, 256, 'byte')
  */
 export function checkVocabulary(maxToken: number, vocabSize: number, tokenizer = 'the'): void {
   if (maxToken < vocabSize) return

@@ -22,13 +22,23 @@ export interface SampleWindow {
   readonly epoch: number
 }
 
-/** How many samples make an epoch; every epoch has the same number. */
+/**
+ * How many samples make an epoch; every epoch has the same number.
+ *
+ * @example
+ * samplesPerEpoch(1000, 64) // 14
+ */
 export function samplesPerEpoch(numTokens: number, sequenceLength: number): number {
   // One window fewer than fit leaves room for the epoch's random offset.
   return Math.max(1, Math.floor(numTokens / sequenceLength) - 1)
 }
 
-/** The window of sample `index`, counted from the start of training over all epochs and ranks. */
+/**
+ * The window of sample `index`, counted from the start of training over all epochs and ranks.
+ *
+ * @example
+ * sampleWindow(1337, 0, { numTokens: 1000, sequenceLength: 64 }).epoch // 0
+ */
 export function sampleWindow(
   seed: number,
   index: number,
@@ -43,7 +53,18 @@ export function sampleWindow(
   return { start: offset + place * sequenceLength, epoch }
 }
 
-/** Training samples in their random order. Holds no state; it does not own the tokens. */
+/**
+ * Training samples in their random order. Holds no state; it does not own the tokens.
+ *
+ * @example
+ * const tokenizer = await loadTokenizer('byte')
+ * const data = await openDataset({ files: ['a.txt'], tokenizer, cacheDirectory: 'cache', sequenceLength: 16 })
+ * const sampler = new Sampler(data.train, { sequenceLength: 16, seed: 1 })
+ * const { inputs, targets } = sampler.batch(0, 4)
+ * inputs.length // 64
+ * inputs[1] === targets[0] // true
+ * data.close()
+ */
 export class Sampler {
   readonly samplesPerEpoch: number
 
@@ -69,7 +90,18 @@ export class Sampler {
   }
 }
 
-/** Fixed validation samples, spread evenly over the text and in its order. */
+/**
+ * Fixed validation samples, spread evenly over the text and in its order.
+ *
+ * @example
+ * const tokenizer = await loadTokenizer('byte')
+ * const data = await openDataset({
+ *   files: ['a.txt'], tokenizer, cacheDirectory: 'cache', sequenceLength: 16, validationFraction: 0.5,
+ * })
+ * const sampler = new ValidationSampler(data.validation as TokenView, { sequenceLength: 16, numSamples: 8 })
+ * sampler.batch(0, 8).count // 8
+ * data.close()
+ */
 export class ValidationSampler {
   /**
    * @param options numSamples: how many an evaluation uses; where the text has fewer windows, they
@@ -93,7 +125,18 @@ export class ValidationSampler {
   }
 }
 
-/** Walks a sampler: hands this rank its part of each micro-batch and counts what all consumed. */
+/**
+ * Walks a sampler: hands this rank its part of each micro-batch and counts what all consumed.
+ *
+ * @example
+ * const tokenizer = await loadTokenizer('byte')
+ * const data = await openDataset({ files: ['a.txt'], tokenizer, cacheDirectory: 'cache', sequenceLength: 16 })
+ * const sampler = new Sampler(data.train, { sequenceLength: 16, seed: 1 })
+ * const loader = new DataLoader(sampler, { microBatch: 4, dataRank: 0, dataWorld: 2 })
+ * loader.next().count // 4
+ * loader.position // 8
+ * data.close()
+ */
 export class DataLoader {
   /** Samples consumed by all data-parallel ranks; what a checkpoint saves, and sets to resume. */
   position = 0

@@ -21,7 +21,19 @@ export interface TokenView {
   read(start: number, length: number, out: Int32Array): void
 }
 
-/** An open token file. The caller owns it and closes it. */
+/**
+ * An open token file. The caller owns it and closes it.
+ *
+ * @example
+ * const writer = new TokenFileWriter('ids.tokens', { tokenizer: 'mine', vocabSize: 1000 })
+ * writer.append([5, 6, 7])
+ * writer.finish()
+ * const file = TokenFile.open('ids.tokens')
+ * const ids = new Int32Array(2)
+ * file.read(1, 2, ids)
+ * Array.from(ids) // [6, 7]
+ * file.close()
+ */
 export class TokenFile implements TokenView {
   readonly numTokens: number
   readonly maxToken: number
@@ -116,7 +128,15 @@ export class TokenFile implements TokenView {
   }
 }
 
-/** Writes a token file; nothing stands under its name before `finish`. */
+/**
+ * Writes a token file; nothing stands under its name before `finish`.
+ *
+ * @example
+ * const writer = new TokenFileWriter('other.tokens', { tokenizer: 'mine', vocabSize: 1000 })
+ * writer.append([5, 6, 7])
+ * writer.finish()
+ * writer.numTokens // 3
+ */
 export class TokenFileWriter {
   numTokens = 0
   maxToken = 0

@@ -19,6 +19,7 @@ import { usesDisk } from '../parallel/zero/offload.js'
 import { type Offloadable, offloadables } from '../parallel/zero/unit.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import { type MemoryByCategory, memory } from '../tensor/memory.js'
+import { RunAhead } from '../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 
@@ -82,6 +83,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   /** Runs a phase of the step; a monitor's observer may put itself here. */
   observe: <T>(phase: 'forward' | 'backward' | 'step', work: () => T) => T = (_, work) => work()
   protected readonly lossSum: Tensor
+  protected readonly ahead = new RunAhead()
   protected numAccumulation: number
   #updates = 0
   #applied = false
@@ -220,13 +222,29 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     if (units.length) this.parts.onNotFinite?.(this.globalSteps, units)
   }
 
-  /** One whole step: `next` gives the inputs of each micro-batch; their tensors are disposed here. */
+  /**
+   * One whole step: `next` gives the inputs of each micro-batch; their tensors are disposed here.
+   *
+   * @example
+   * const wrapped = await initialize({ model: new WithLoss(), config: 'ds_config.json' })
+   * const result = await wrapped.trainBatch(() => [tensor(new Float32Array(8), [2, 4]), tensor([1, 2], [2, 1])])
+   * result.step // 1
+   * await wrapped.close()
+   */
   abstract trainBatch(next: (firstSample: number) => Args): Promise<StepResult>
 
   /** Adds the losses of the batches to `total`; says how many they were. */
   protected abstract evaluate(batches: Iterable<Args>, total: Tensor): Promise<number>
 
-  /** The mean loss over micro-batches and ranks, without gradients and dropout. Disposes the inputs. */
+  /**
+   * The mean loss over micro-batches and ranks, without gradients and dropout. Disposes the inputs.
+   *
+   * @example
+   * const wrapped = await initialize({ model: new WithLoss(), config: 'ds_config.json' })
+   * const batch = (): [Tensor, Tensor] => [tensor(new Float32Array(8), [2, 4]), tensor([1, 2], [2, 1])]
+   * await wrapped.evalBatch([batch(), batch()]) > 0 // true
+   * await wrapped.close()
+   */
   async evalBatch(batches: Iterable<Args>): Promise<number> {
     const { zero, mesh } = this.parts
     const total = unscoped(() => empty([1], { category: 'buffers', zero: true, shared: true }))
@@ -259,6 +277,10 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    * Collective; await it. Writes `output`/checkpoints/step-N; resolves with its path when it is durable, or, in the
    * background, when the training may go on: it is durable after finishSaving(). What a save in the background fails
    * with is thrown by the next step, save or load, or by close(); the checkpoints before it stay as they are.
+   *
+   * @example
+   * const path = await engine.saveCheckpoint('out', { client: { epoch: 3 }, retain: 2 })
+   * path.endsWith('checkpoints/step-00000000') // true
    */
   async saveCheckpoint(output: string, options: SaveOptions = {}): Promise<string> {
     if (this.midStep) {
@@ -290,7 +312,14 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     return this.#saver.finish()
   }
 
-  /** Collective. Loads a checkpoint (its folder, or a run's output folder) of any layout. */
+  /**
+   * Collective. Loads a checkpoint (its folder, or a run's output folder) of any layout.
+   *
+   * @example
+   * await engine.saveCheckpoint('saved', { client: { epoch: 3 } })
+   * const { client } = await engine.loadCheckpoint('saved')
+   * client.epoch // 3
+   */
   async loadCheckpoint(
     path: string,
     options: LoadOptions = {},
@@ -300,7 +329,13 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     return this.restore(await openCheckpoint(path, this.parts.meeting), options)
   }
 
-  /** Collective. The newest whole checkpoint of an output folder, or undefined. */
+  /**
+   * Collective. The newest whole checkpoint of an output folder, or undefined.
+   *
+   * @example
+   * const path = await engine.resume('nothing-there', (message) => console.error(message))
+   * path === undefined // true
+   */
   async resume(output: string, onDamaged: (message: string) => void): Promise<string | undefined> {
     await this.finishSaving()
     const found = await findNewest(join(output, 'checkpoints'), onDamaged, this.parts.meeting)

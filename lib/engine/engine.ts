@@ -10,7 +10,18 @@ import { tidy, unscoped } from '../tensor/scope.js'
 import { runOp, type Tensor } from '../tensor/tensor.js'
 import { BaseEngine, type StepResult } from './base.js'
 
-/** A model in training: forward, backward, step, checkpoints. Made by `initialize()`; owns the parameters until close(). */
+/**
+ * A model in training: forward, backward, step, checkpoints. Made by `initialize()`; owns the parameters until close().
+ *
+ * @example
+ * for (let i = 0; i < 2; i++) {
+ *   const loss = ops.meanSquaredError(engine.forward(x), y)
+ *   engine.backward(loss)
+ *   const result = await engine.step() // undefined until the last micro-batch of a step
+ *   if (result) console.log(result.step, result.loss)
+ * }
+ * engine.globalSteps // 2
+ */
 export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   #micro = 0
   #backwardDone = false
@@ -54,7 +65,13 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     return this.samples + this.firstSampleOf(this.#micro)
   }
 
-  /** The model's loss for one micro-batch. */
+  /**
+   * The model's loss for one micro-batch.
+   *
+   * @example
+   * const loss = ops.meanSquaredError(engine.forward(x), y)
+   * await loss.item() > 0 // true
+   */
   forward(...args: Args): Tensor {
     if (!this.midStep) memory.resetPeak()
     this.setRandom(this.#micro)
@@ -62,7 +79,13 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     return this.observe('forward', () => this.model.forward(...args))
   }
 
-  /** Gradients of a scalar loss, scaled for accumulation (`scaleForAccumulation`). Frees the graph, and the loss. */
+  /**
+   * Gradients of a scalar loss, scaled for accumulation (`scaleForAccumulation`). Frees the graph, and the loss.
+   *
+   * @example
+   * engine.backward(ops.meanSquaredError(engine.forward(x), y))
+   * await engine.step()
+   */
   backward(loss: Tensor, { scaleForAccumulation = true } = {}): void {
     this.#openBackward()
     const factor = this.lossScale / (scaleForAccumulation ? this.numAccumulation : 1)
@@ -75,6 +98,11 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   /**
    * The loss as a user's own backward must start from (`backwardFrom(engine.scale(loss))`, then step()): times the loss
    * scale, divided by the number of accumulation steps.
+   *
+   * @example
+   * const loss = ops.meanSquaredError(engine.forward(x), y)
+   * backwardFrom(engine.scale(loss))
+   * await engine.step()
    */
   scale(loss: Tensor): Tensor {
     this.#openBackward()
@@ -97,18 +125,30 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     this.#backwardOpen = false
   }
 
-  /** After each backward; at the boundary it updates the model and resolves with the step's figures, else undefined. */
+  /**
+   * After each backward; at the boundary it updates the model and resolves with the step's figures, else undefined.
+   *
+   * @example
+   * engine.backward(ops.meanSquaredError(engine.forward(x), y))
+   * const result = await engine.step()
+   * result?.skipped // false
+   */
   async step(): Promise<StepResult | undefined> {
     if (this.#backwardOpen) this.#closeBackward()
     if (!this.#backwardDone) throw new ZeroshardError('AUTOGRAD', '[step] needs a backward() first')
     this.#backwardDone = false
     if (!this.isGradientAccumulationBoundary) {
       this.#micro++
+      await this.ahead.queued()
       return undefined
     }
     const numMicro = this.#micro + 1
     this.#micro = 0
-    return this.observe('step', () => this.update(numMicro))
+    try {
+      return await this.observe('step', () => this.update(numMicro))
+    } finally {
+      await this.ahead.settled()
+    }
   }
 
   async trainBatch(next: (firstSample: number) => Args): Promise<StepResult> {
@@ -132,8 +172,9 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
       )
       for (const input of inputs) input.dispose()
       count++
-      await new Promise(setImmediate)
+      await this.ahead.queued()
     }
+    await this.ahead.settled()
     return count
   }
 }

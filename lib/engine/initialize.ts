@@ -126,6 +126,8 @@ export function makeEngine<Args extends Tensor[]>(
   parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
+  const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
+  if (optimizer.needsWholeParameters) checkUncut(model, optimizer.type, tp)
   const offload = offloadOf(config)
   const zero = new Zero(model, {
     stage,
@@ -133,7 +135,7 @@ export function makeEngine<Args extends Tensor[]>(
     world: mesh.world,
     seed: config.train.seed,
     dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
-    optimizer: makeOptimizer({ type: config.optimizer.type, params: { ...params } }),
+    optimizer,
     ...hyperGroups(model, params, parameterGroups),
     overlap: zeroConfig.overlap_comm ?? true,
     average: config.gradient_allreduce_op === 'mean',
@@ -160,6 +162,16 @@ export function makeEngine<Args extends Tensor[]>(
     onClose: () => leaveWorld(world),
   }
   return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
+}
+
+/** Norms and matrices of parameters that are cut over tensor ranks would depend on the cut. */
+function checkUncut(model: Module, type: string, tp: number): void {
+  const cut = model.parameters().find(({ slice }) => slice)
+  if (cut)
+    throw new ZeroshardError(
+      'CONFIG',
+      `optimizer.type ${type} looks at whole parameters, but '${cut.name}' is cut over mesh.tensor ${tp} ranks; use AdamW, SGD, Adagrad or Lion, or mesh.tensor 1`,
+    )
 }
 
 const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const
@@ -216,7 +228,18 @@ function applyRecompute(model: Module, config: Config): void {
  * object, a path, or urlsafe base64 of JSON.
  *
  * @example
+ * class Mlp extends nn.Module {
+ *   readonly up = new nn.Linear(256, 1024) // a declaration: no memory until initialize()
+ *   readonly down = new nn.Linear(1024, 256)
+ *   forward(x: Tensor): Tensor {
+ *     return this.down.forward(ops.gelu(this.up.forward(x)))
+ *   }
+ * }
  * const engine = await initialize({ model: new Mlp(), config: 'ds_config.json' })
+ * const x = tensor(new Float32Array(512), [2, 256])
+ * engine.backward(ops.meanSquaredError(engine.forward(x), x))
+ * await engine.step()
+ * await engine.close()
  */
 export async function initialize<Args extends Tensor[]>(options: {
   model: Trainable<Args>

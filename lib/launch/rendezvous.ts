@@ -75,6 +75,8 @@ class Meeting implements Rendezvous {
   readonly #waiting = new Map<string, Waiting>()
   readonly #callbacks: ((failure: Failure) => void)[] = []
   #failure: Failure | undefined
+  /** Here or elsewhere. */
+  #failed = false
   #closing = false
 
   constructor(
@@ -131,6 +133,7 @@ class Meeting implements Rendezvous {
   }
 
   #fail(failure: Failure): void {
+    this.#failed = true
     if (this.#failure) return
     this.#failure = failure
     for (const { reject } of this.#waiting.values()) reject(errorOf(failure))
@@ -171,6 +174,7 @@ class Meeting implements Rendezvous {
   }
 
   fail(error: Error): void {
+    this.#failed = true
     if (this.#failure) return
     const code: ErrorCode = error instanceof ZeroshardError ? error.code : 'INTERNAL'
     send(this.socket, { type: 'fail', failure: { code, message: `rank ${this.rank}: ${error.message}` } })
@@ -183,7 +187,11 @@ class Meeting implements Rendezvous {
     if (this.socket.destroyed) return this.server?.close()
     send(this.socket, { type: 'bye' })
     await this.server?.close()
+    // After a failure rank 0 may hang, and never answer.
+    const limit = this.#failed ? 1000 : this.environment.timeoutSeconds * 1000
+    const timer = setTimeout(() => this.socket.destroy(), limit)
     await closed
+    clearTimeout(timer)
   }
 }
 

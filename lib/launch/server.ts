@@ -111,6 +111,11 @@ export class MeetingServer {
       await new Promise((done) => setTimeout(done, 5))
     }
     for (const socket of this.#sockets) socket.end()
+    // A rank that hangs does not close its end.
+    const timer = setTimeout(() => {
+      for (const socket of this.#sockets) socket.destroy()
+    }, 1000)
     await new Promise((done) => this.server.close(done))
+    clearTimeout(timer)
   }
 }

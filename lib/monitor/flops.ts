@@ -28,6 +28,9 @@ interface Shape {
 /**
  * FLOPs a token, or undefined for a model of another kind. `causal`: only the pairs that the mask lets through
  * count; published MFU figures (PaLM, appendix B) count all, so that is the default.
+ *
+ * @example
+ * monitor.modelFlops({ n_embd: 8, n_layer: 1, vocab_size: 16 }, 4)?.matmulParameters // 896
  */
 export function modelFlops(
   config: Record<string, unknown>,
@@ -73,7 +76,12 @@ function llamaShape(config: Record<string, unknown>): Shape | undefined {
   }
 }
 
-/** Model FLOPs utilisation, 0 to 1: `peak` in FLOP/s of one rank. */
+/**
+ * Model FLOPs utilisation, 0 to 1: `peak` in FLOP/s of one rank.
+ *
+ * @example
+ * monitor.mfu({ flopsPerToken: 1e9, tokensPerSecond: 1000, peak: 4e12, ranks: 1 }) // 0.25
+ */
 export const mfu = (call: { flopsPerToken: number; tokensPerSecond: number; peak: number; ranks: number }): number =>
   (call.flopsPerToken * call.tokensPerSecond) / (call.peak * call.ranks)
 

@@ -13,7 +13,15 @@ export interface Timing {
   max: number
 }
 
-/** Named stopwatches. */
+/**
+ * Named stopwatches.
+ *
+ * @example
+ * const timers = new monitor.Timers()
+ * timers.start('work')
+ * timers.stop('work') >= 0 // true
+ * timers.summary().work?.count // 1
+ */
 export class Timers {
   readonly #running = new Map<string, number>()
   readonly #timings = new Map<string, Timing>()

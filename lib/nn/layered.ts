@@ -15,7 +15,21 @@ export interface Layer {
   recomputed?: number
 }
 
-/** The last layer gives the loss. */
+/**
+ * The last layer gives the loss.
+ *
+ * @example
+ * class Stack extends nn.LayeredModel<[Tensor, Tensor]> {
+ *   readonly up = new nn.Linear(4, 8)
+ *   layers(): nn.Layer[] {
+ *     return [
+ *       { type: 'up', modules: [this.up], forward: (_, [x]) => this.up.forward(x as Tensor) },
+ *       { type: 'loss', modules: [], forward: (x, [, y]) => ops.meanSquaredError(x as Tensor, y as Tensor) },
+ *     ]
+ *   }
+ * }
+ * new Stack().materialize().forward(tensor(new Float32Array(4), [1, 4]), tensor(new Float32Array(8), [1, 8])).shape // []
+ */
 export abstract class LayeredModel<Args extends Tensor[] = Tensor[]> extends Module {
   abstract layers(): Layer[]
 
@@ -24,7 +38,13 @@ export abstract class LayeredModel<Args extends Tensor[] = Tensor[]> extends Mod
   }
 }
 
-/** Runs layers one after the other. Each result is freed as soon as the next is there (backward holds what it needs). */
+/**
+ * Runs layers one after the other. Each result is freed as soon as the next is there (backward holds what it needs).
+ *
+ * @example
+ * const list = new nn.LayerList([new nn.Linear(4, 8), new nn.Linear(8, 2)], ops.meanSquaredError).materialize()
+ * nn.runLayers(list.layers().slice(0, 2), undefined, [tensor(new Float32Array(4), [1, 4])]).shape // [1, 2]
+ */
 export function runLayers(layers: readonly Layer[], x: Tensor | undefined, inputs: readonly Tensor[]): Tensor {
   let value = x
   for (let i = 0; i < layers.length; ) {
@@ -56,7 +76,9 @@ type Step = Module & { forward(x: Tensor): Tensor }
 /**
  * A user's layers and loss: `inputs` of the model are those of the first layer, then what the loss takes besides.
  *
- * @example new nn.LayerList([new nn.Linear(8, 8), new nn.Linear(8, 1)], ops.meanSquaredError)
+ * @example
+ * const model = new nn.LayerList([new nn.Linear(8, 8), new nn.Linear(8, 1)], ops.meanSquaredError).materialize()
+ * model.forward(tensor(new Float32Array(8), [1, 8]), tensor([0], [1, 1])).shape // []
  */
 export class LayerList extends LayeredModel {
   readonly list: readonly Module[]

@@ -13,7 +13,13 @@ export interface LinearConfig {
   activation?: 'gelu' | 'geluTanh'
 }
 
-/** x (…, in) → (…, out); weight (out, in). */
+/**
+ * x (…, in) → (…, out); weight (out, in).
+ *
+ * @example
+ * const up = new nn.Linear(8, 4).materialize()
+ * up.forward(tensor(new Float32Array(16), [2, 8])).shape // [2, 4]
+ */
 export class Linear extends Module {
   readonly weight: Parameter
   readonly bias: Parameter | undefined
@@ -32,7 +38,13 @@ export class Linear extends Module {
   }
 }
 
-/** GPT-2's linear: weight (in, out), as Hugging Face stores it. */
+/**
+ * GPT-2's linear: weight (in, out), as Hugging Face stores it.
+ *
+ * @example
+ * const up = new nn.Conv1D(8, 4, nn.normal(0.02)).materialize()
+ * up.weight.shape // [8, 4]
+ */
 export class Conv1D extends Module {
   readonly inFirst = true
   readonly weight: Parameter
@@ -51,7 +63,13 @@ export class Conv1D extends Module {
   }
 }
 
-/** ids i32 (…) → (…, C); weight (V, C). */
+/**
+ * ids i32 (…) → (…, C); weight (V, C).
+ *
+ * @example
+ * const table = new nn.Embedding(256, 16).materialize()
+ * table.forward(tensor(Int32Array.of(7, 9))).shape // [2, 16]
+ */
 export class Embedding extends Module {
   readonly weight: Parameter
   constructor(numEmbeddings: number, dimension: number, init: Init = normal(1)) {
@@ -64,7 +82,13 @@ export class Embedding extends Module {
   }
 }
 
-/** (…, C) → (…, C), mean 0 and variance 1 over C, then weight and bias (C). */
+/**
+ * (…, C) → (…, C), mean 0 and variance 1 over C, then weight and bias (C).
+ *
+ * @example
+ * const norm = new nn.LayerNorm(2).materialize()
+ * norm.forward(tensor([1, 3], [1, 2])) // [-1, 1]
+ */
 export class LayerNorm extends Module {
   readonly weight: Parameter
   readonly bias: Parameter
@@ -87,7 +111,13 @@ export class LayerNorm extends Module {
   }
 }
 
-/** (…, C) → (…, C), divided by the root mean square over C, then weight (C). */
+/**
+ * (…, C) → (…, C), divided by the root mean square over C, then weight (C).
+ *
+ * @example
+ * const norm = new nn.RMSNorm(2).materialize()
+ * norm.forward(tensor([3, 4], [1, 2])) // [0.8485, 1.1314]
+ */
 export class RMSNorm extends Module {
   readonly weight: Parameter
   constructor(
@@ -106,7 +136,14 @@ export class RMSNorm extends Module {
   }
 }
 
-/** Zeroes with probability p in training; what is drawn depends on (seed, step, sample, module path) alone. */
+/**
+ * Zeroes with probability p in training; what is drawn depends on (seed, step, sample, module path) alone.
+ *
+ * @example
+ * const drop = new nn.Dropout(0.1)
+ * drop.eval()
+ * drop.forward(tensor([1, 2])) // [1, 2]
+ */
 export class Dropout extends Module {
   sequence = wholeSequence
 
@@ -124,7 +161,13 @@ export class Dropout extends Module {
   }
 }
 
-/** Modules one after the other. */
+/**
+ * Modules one after the other.
+ *
+ * @example
+ * const mlp = new nn.Sequential(new nn.Linear(2, 8), new nn.Linear(8, 1)).materialize()
+ * mlp.forward(tensor([1, 2], [1, 2])).shape // [1, 1]
+ */
 export class Sequential extends Module {
   readonly layers: Module[]
   constructor(...layers: Module[]) {

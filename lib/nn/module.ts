@@ -12,7 +12,22 @@ export interface ForwardHooks {
   after(): void
 }
 
-/** What models and layers are: a tree of modules with parameters as its leaves. Its call is a scope of memory. */
+/**
+ * What models and layers are: a tree of modules with parameters as its leaves. Its call is a scope of memory.
+ *
+ * @example
+ * class Mlp extends nn.Module {
+ *   readonly up = new nn.Linear(4, 16)
+ *   readonly down = new nn.Linear(16, 1)
+ *   forward(x: Tensor): Tensor {
+ *     return this.down.forward(ops.gelu(this.up.forward(x)))
+ *   }
+ * }
+ * const mlp = new Mlp().materialize({ seed: 1 })
+ * mlp.parameters().map(({ name }) => name) // ['up.weight', 'up.bias', 'down.weight', 'down.bias']
+ * mlp.forward(tensor(new Float32Array(8), [2, 4])).shape // [2, 1]
+ * mlp.dispose()
+ */
 export abstract class Module {
   training = true
   hooks: ForwardHooks | undefined

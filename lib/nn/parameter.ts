@@ -12,11 +12,26 @@ export type Init =
   | { kind: 'uniform'; low: number; high: number }
   | { kind: 'constant'; value: number }
 
-/** Normal with mean 0. */
+/**
+ * Normal with mean 0.
+ *
+ * @example
+ * new nn.Parameter([2, 2], nn.normal(0.02)).init.kind // 'normal'
+ */
 export const normal = (std: number): Init => ({ kind: 'normal', std })
-/** Uniform in [-bound, bound). */
+/**
+ * Uniform in [-bound, bound).
+ *
+ * @example
+ * new nn.Parameter([2, 2], nn.uniform(0.1)).init.kind // 'uniform'
+ */
 export const uniform = (bound: number): Init => ({ kind: 'uniform', low: -bound, high: bound })
-/** Every element the same. */
+/**
+ * Every element the same.
+ *
+ * @example
+ * new nn.Parameter([2, 2], nn.constant(1)).init.kind // 'constant'
+ */
 export const constant = (value: number): Init => ({ kind: 'constant', value })
 
 /** What a parameter knows of the ranks that hold the same elements of it; a process group is one. */
@@ -26,7 +41,25 @@ export interface Replicas {
   allReduce(tensor: Tensor): Tensor
 }
 
-/** A declaration: name, shape, initial values. The engine gives it its memory. */
+/** The ranks that together have all of a cut parameter, and which part each of them has. */
+export interface CutOver {
+  readonly size: number
+  rangesOf(rank: number): Slice['ranges']
+  allGather(output: Tensor, input: Tensor): Tensor
+}
+
+/**
+ * A declaration: name, shape, initial values. The engine gives it its memory.
+ *
+ * @example
+ * class Scale extends nn.Module {
+ *   readonly weight = new nn.Parameter([3], nn.constant(2))
+ *   forward(x: Tensor): Tensor {
+ *     return ops.mul(x, this.weight.tensor)
+ *   }
+ * }
+ * new Scale().materialize().forward(tensor([1, 2, 3])) // [2, 4, 6]
+ */
 export class Parameter {
   /** Path in the model, set by `Module.namedParameters`; also its Hugging Face name in our models. */
   name = ''
@@ -38,6 +71,8 @@ export class Parameter {
   partialGradient = false
   /** Over which those parts are summed, where it is not over all replicas. */
   partialOver: Replicas | undefined
+  /** Set where it is cut. */
+  cutOver: CutOver | undefined
   #slice: Slice | undefined
   #shape: Shape
   #tensor: Tensor | undefined

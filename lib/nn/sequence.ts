@@ -5,15 +5,31 @@ import { attention, packedAttention } from '../ops/attention.js'
 import type { SequencePart } from '../ops/random.js'
 import type { Tensor } from '../tensor/tensor.js'
 
+/** What a module asks about the sequence dim of its tensors (B, T, …). */
 export interface Sequence {
   /** The tokens of a model's input (B, T, …) that are here. */
   take(input: Tensor): Tensor
   /** Where the `tokens` tokens here lie; undefined: they are the whole. */
   part(tokens: number): SequencePart | undefined
+  /** As ops.attention and ops.packedAttention, of the tokens here over all. */
   attention: typeof attention
   packedAttention: typeof packedAttention
 }
 
+/**
+ * Every token is here. A module that starts with it can be cut (parallelizeContext).
+ *
+ * @example
+ * class Attention extends nn.Module {
+ *   numHeads = 2
+ *   sequence = nn.wholeSequence
+ *   readonly qkv = new nn.Linear(4, 12)
+ *   forward(x: Tensor): Tensor {
+ *     return this.sequence.packedAttention(this.qkv.forward(x), { numHeads: this.numHeads })
+ *   }
+ * }
+ * new Attention().materialize().forward(tensor(new Float32Array(12), [1, 3, 4])).shape // [1, 3, 4]
+ */
 export const wholeSequence: Sequence = { take: (input) => input, part: () => undefined, attention, packedAttention }
 
 /** Positions of the tokens of a part. */

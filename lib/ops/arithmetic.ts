@@ -96,16 +96,41 @@ function scaled(x: Tensor, factor: number, offset = 0): Tensor {
   return y
 }
 
-/** a + b, broadcast. */
+/**
+ * a + b, broadcast.
+ *
+ * @example
+ * ops.add(tensor([1, 2]), tensor([10])) // [11, 12]
+ */
 export const add = (a: Tensor, b: Tensor): Tensor => binary('add', a, b)
-/** a - b, broadcast. */
+/**
+ * a - b, broadcast.
+ *
+ * @example
+ * ops.sub(tensor([1, 2]), tensor([10])) // [-9, -8]
+ */
 export const sub = (a: Tensor, b: Tensor): Tensor => binary('sub', a, b)
-/** a * b elementwise, broadcast. */
+/**
+ * a * b elementwise, broadcast.
+ *
+ * @example
+ * ops.mul(tensor([1, 2]), tensor([10])) // [10, 20]
+ */
 export const mul = (a: Tensor, b: Tensor): Tensor => binary('mul', a, b)
-/** a / b elementwise, broadcast. */
+/**
+ * a / b elementwise, broadcast.
+ *
+ * @example
+ * ops.div(tensor([1, 2]), tensor([4])) // [0.25, 0.5]
+ */
 export const div = (a: Tensor, b: Tensor): Tensor => binary('div', a, b)
 
-/** x * factor + offset with numbers. */
+/**
+ * x * factor + offset with numbers.
+ *
+ * @example
+ * ops.affine(tensor([1, 2]), 3, -1) // [2, 5]
+ */
 export function affine(x: Tensor, factor: number, offset = 0): Tensor {
   checkFloat('affine', x)
   const y = scaled(x, factor, offset)
@@ -113,7 +138,12 @@ export function affine(x: Tensor, factor: number, offset = 0): Tensor {
   return y
 }
 
-/** x * factor with a number. */
+/**
+ * x * factor with a number.
+ *
+ * @example
+ * ops.scale(tensor([1, 2]), 3) // [3, 6]
+ */
 export const scale = (x: Tensor, factor: number): Tensor => affine(x, factor)
 
 function unary(name: keyof typeof unaryKinds, x: Tensor): Tensor {
@@ -131,32 +161,97 @@ function unary(name: keyof typeof unaryKinds, x: Tensor): Tensor {
   return y
 }
 
-/** GELU, exact (erf) form. */
+/**
+ * GELU, exact (erf) form.
+ *
+ * @example
+ * ops.gelu(tensor([-1, 0, 1])) // [-0.1587, 0, 0.8413]
+ */
 export const gelu = (x: Tensor): Tensor => unary('gelu', x)
-/** GELU, tanh form (Hugging Face "gelu_new"). */
+/**
+ * GELU, tanh form (Hugging Face "gelu_new").
+ *
+ * @example
+ * ops.geluTanh(tensor([-1, 0, 1])) // [-0.1588, 0, 0.8412]
+ */
 export const geluTanh = (x: Tensor): Tensor => unary('geluTanh', x)
-/** x · sigmoid(x). */
+/**
+ * x · sigmoid(x).
+ *
+ * @example
+ * ops.silu(tensor([-1, 0, 1])) // [-0.2689, 0, 0.7311]
+ */
 export const silu = (x: Tensor): Tensor => unary('silu', x)
-/** max(x, 0). */
+/**
+ * max(x, 0).
+ *
+ * @example
+ * ops.relu(tensor([-1, 2])) // [0, 2]
+ */
 export const relu = (x: Tensor): Tensor => unary('relu', x)
-/** Hyperbolic tangent. */
+/**
+ * Hyperbolic tangent.
+ *
+ * @example
+ * ops.tanh(tensor([0, 1])) // [0, 0.7616]
+ */
 export const tanh = (x: Tensor): Tensor => unary('tanh', x)
-/** 1 / (1 + e^-x). */
+/**
+ * 1 / (1 + e^-x).
+ *
+ * @example
+ * ops.sigmoid(tensor([0, 1])) // [0.5, 0.7311]
+ */
 export const sigmoid = (x: Tensor): Tensor => unary('sigmoid', x)
-/** e^x. */
+/**
+ * e^x.
+ *
+ * @example
+ * ops.exp(tensor([0, 1])) // [1, 2.7183]
+ */
 export const exp = (x: Tensor): Tensor => unary('exp', x)
-/** Natural logarithm. */
+/**
+ * Natural logarithm.
+ *
+ * @example
+ * ops.log(tensor([1, 10])) // [0, 2.3026]
+ */
 export const log = (x: Tensor): Tensor => unary('log', x)
-/** Square root. */
+/**
+ * Square root.
+ *
+ * @example
+ * ops.sqrt(tensor([4, 9])) // [2, 3]
+ */
 export const sqrt = (x: Tensor): Tensor => unary('sqrt', x)
-/** x². */
+/**
+ * x².
+ *
+ * @example
+ * ops.square(tensor([-2, 3])) // [4, 9]
+ */
 export const square = (x: Tensor): Tensor => unary('square', x)
-/** |x|. */
+/**
+ * |x|.
+ *
+ * @example
+ * ops.abs(tensor([-2, 3])) // [2, 3]
+ */
 export const abs = (x: Tensor): Tensor => unary('abs', x)
-/** 1 / x. */
+/**
+ * 1 / x.
+ *
+ * @example
+ * ops.reciprocal(tensor([2, 4])) // [0.5, 0.25]
+ */
 export const reciprocal = (x: Tensor): Tensor => unary('reciprocal', x)
 
-/** silu(gate) * up, elementwise (Llama's MLP). */
+/**
+ * silu(gate) * up, elementwise (Llama's MLP).
+ *
+ * @example
+ * ops.swiglu(tensor([0, 1]), tensor([5, 2])) // [0, 1.4621]
+ */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   checkFloat('swiglu', gate, up)
   checkShape('swiglu', 'up', up, gate.shape)

@@ -148,7 +148,12 @@ export function packedParts(qkv: Tensor, options: AttentionOptions): Parts {
   return { g: { ...sizes, draws: drawsOf(op, sizes, dropout) }, parts: [part(0), part(hq), part(hq + hkv)] }
 }
 
-/** Self-attention of packed qkv (B, T, (Hq + 2·Hkv)·D), as GPT-2's c_attn makes it → (B, T, Hq·D). */
+/**
+ * Self-attention of packed qkv (B, T, (Hq + 2·Hkv)·D), as GPT-2's c_attn makes it → (B, T, Hq·D).
+ *
+ * @example
+ * ops.packedAttention(tensor([0, 0, 7], [1, 1, 3]), { numHeads: 1 }) // [7]
+ */
 export function packedAttention(qkv: Tensor, options: AttentionOptions): Tensor {
   const { g, parts } = packedParts(qkv, options)
   const { o, lse } = forward(g, ...parts)
@@ -162,7 +167,13 @@ export function packedAttention(qkv: Tensor, options: AttentionOptions): Tensor 
   return o
 }
 
-/** Attention of q (B, T, Hq·D) over k, v (B, S, Hkv·D) → (B, T, Hq·D). Causal: the last query sees the last key. */
+/**
+ * Attention of q (B, T, Hq·D) over k, v (B, S, Hkv·D) → (B, T, Hq·D). Causal: the last query sees the last key.
+ *
+ * @example
+ * const x = tensor([1, 0, 0, 1], [1, 2, 2])
+ * ops.attention(x, x, x, { numHeads: 1 }) // [1, 0, 0.3302, 0.6698]
+ */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
   const { g, parts } = separateParts(q, k, v, options)
   const { o, lse } = forward(g, ...parts)
@@ -255,6 +266,10 @@ export function cachedAttention(
 /**
  * Rotates x (B, T, H·D) by `table` (positions, D) f32: cos in the first half of D, sin in the second. The tokens stand
  * at `position` and behind it, or where the part of a sequence says.
+ *
+ * @example
+ * const quarterTurn = tensor([0, 1], [1, 2])
+ * ops.rotary(tensor([1, 2], [1, 1, 2]), quarterTurn, 1) // [-2, 1]
  */
 export function rotary(x: Tensor, table: Tensor, numHeads: number, position: number | SequencePart = 0): Tensor {
   checkFloat('rotary', x)

@@ -9,6 +9,9 @@ import { weightGradient } from './linear.js'
 /**
  * table (V, C) by ids i32 (…) → (…, C). The ids must lie in [0, V): the loader checks them once. Where the table has
  * rows [first, first + V) of a larger one, other ids give zeros.
+ *
+ * @example
+ * ops.embedding(tensor([1, 2, 3, 4], [2, 2]), tensor(Int32Array.of(1, 0))) // [3, 4, 1, 2]
  */
 export function embedding(table: Tensor, ids: Tensor, first = 0): Tensor {
   checkFloat('embedding', table)

@@ -5,7 +5,12 @@ import { ZeroshardError } from '../binding/errors.js'
 import { countOf, type DType, empty, runOp, type Shape, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat, lastDim, normalDim } from './check.js'
 
-/** The same values in another shape; one size may be -1. Shares memory. */
+/**
+ * The same values in another shape; one size may be -1. Shares memory.
+ *
+ * @example
+ * ops.reshape(tensor([1, 2, 3, 4]), [2, -1]).shape // [2, 2]
+ */
 export function reshape(x: Tensor, shape: Shape): Tensor {
   x.check('reshape')
   const known = shape.filter((size) => size !== -1).reduce((product, size) => product * size, 1)
@@ -18,7 +23,12 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
   return y
 }
 
-/** x in another dtype. */
+/**
+ * x in another dtype.
+ *
+ * @example
+ * ops.cast(tensor([1.5]), 'bf16').dtype // 'bf16'
+ */
 export function cast(x: Tensor, dtype: DType): Tensor {
   x.check('cast')
   const y = empty(x.shape, { dtype })
@@ -32,7 +42,12 @@ export function cast(x: Tensor, dtype: DType): Tensor {
   return y
 }
 
-/** x with its dims in the order of `order`. */
+/**
+ * x with its dims in the order of `order`.
+ *
+ * @example
+ * ops.permute(tensor([1, 2, 3, 4], [2, 1, 2]), [2, 0, 1]).shape // [2, 2, 1]
+ */
 export function permute(x: Tensor, order: readonly number[]): Tensor {
   x.check('permute')
   if ([...order].sort((a, b) => a - b).some((dim, index) => dim !== index) || order.length !== x.shape.length) {
@@ -58,7 +73,12 @@ function rawPermute(x: Tensor, order: readonly number[]): Tensor {
   return y
 }
 
-/** Swaps two dims. */
+/**
+ * Swaps two dims.
+ *
+ * @example
+ * ops.transpose(tensor([1, 2, 3, 4], [2, 2])) // [1, 3, 2, 4]
+ */
 export function transpose(x: Tensor, dim0 = -2, dim1 = -1): Tensor {
   const [a, b] = [normalDim('transpose', x, dim0), normalDim('transpose', x, dim1)]
   return permute(
@@ -67,7 +87,12 @@ export function transpose(x: Tensor, dim0 = -2, dim1 = -1): Tensor {
   )
 }
 
-/** Elements [start, end) of one dim. */
+/**
+ * Elements [start, end) of one dim.
+ *
+ * @example
+ * ops.slice(tensor([1, 2, 3, 4], [2, 2]), 1, 0, 1) // [1, 3]
+ */
 export function slice(x: Tensor, dim: number, start: number, end: number): Tensor {
   const axis = normalDim('slice', x.check('slice'), dim)
   const size = x.shape[axis] as number
@@ -89,7 +114,12 @@ export function slice(x: Tensor, dim: number, start: number, end: number): Tenso
   return y
 }
 
-/** Joins tensors along one dim. */
+/**
+ * Joins tensors along one dim.
+ *
+ * @example
+ * ops.concat([tensor([1, 2]), tensor([3])], 0) // [1, 2, 3]
+ */
 export function concat(parts: readonly Tensor[], dim: number): Tensor {
   const first = parts[0]
   if (!first) throw new ZeroshardError('ARGUMENT', '[concat] needs at least one tensor')
@@ -144,12 +174,27 @@ function reduceAll(name: string, x: Tensor, factor: number): Tensor {
   return y
 }
 
-/** Sum of all elements, an f32 scalar. */
+/**
+ * Sum of all elements, an f32 scalar.
+ *
+ * @example
+ * ops.sum(tensor([1, 2, 3])) // 6
+ */
 export const sum = (x: Tensor): Tensor => reduceAll('sum', x, 1)
-/** Mean of all elements, an f32 scalar. */
+/**
+ * Mean of all elements, an f32 scalar.
+ *
+ * @example
+ * ops.mean(tensor([1, 2, 3])) // 2
+ */
 export const mean = (x: Tensor): Tensor => reduceAll('mean', x, 1 / x.count)
 
-/** Rows of x (n, …) by ids i32 (m) → (m, …). */
+/**
+ * Rows of x (n, …) by ids i32 (m) → (m, …).
+ *
+ * @example
+ * ops.gather(tensor([10, 20, 30]), tensor(Int32Array.of(2, 0))) // [30, 10]
+ */
 export function gather(x: Tensor, ids: Tensor): Tensor {
   checkFloat('gather', x)
   checkDType('gather', ids, 'i32')
@@ -172,7 +217,14 @@ function rawCast(x: Tensor, dtype: DType): Tensor {
   return y
 }
 
-/** The k largest of the last dim, descending: values and i32 ids. */
+/**
+ * The k largest of the last dim, descending: values and i32 ids.
+ *
+ * @example
+ * const { values, ids } = ops.topK(tensor([1, 5, 3]), 2)
+ * values // [5, 3]
+ * ids // [1, 2]
+ */
 export function topK(x: Tensor, k: number): { values: Tensor; ids: Tensor } {
   checkFloat('topK', x)
   const cols = lastDim('topK', x)

@@ -49,7 +49,12 @@ export function product(
   )
 }
 
-/** Product of matrices (…, M, K) and (…, K, N), or (K, N) for all of the batch → (…, M, N). */
+/**
+ * Product of matrices (…, M, K) and (…, K, N), or (K, N) for all of the batch → (…, M, N).
+ *
+ * @example
+ * ops.matmul(tensor([1, 2], [1, 2]), tensor([3, 4], [2, 1])) // [11]
+ */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   checkFloat('matmul', a, b)
   const [m, k] = [a.shape.at(-2), a.shape.at(-1)]
@@ -121,7 +126,12 @@ export interface LinearOptions {
   output?: { y: Tensor; compute: (pre: Tensor | undefined) => void }
 }
 
-/** x (…, in) · weight (out, in)ᵀ + bias (out) → (…, out). */
+/**
+ * x (…, in) · weight (out, in)ᵀ + bias (out) → (…, out).
+ *
+ * @example
+ * ops.linear(tensor([1, 2], [1, 2]), tensor([3, 4], [1, 2]), tensor([0.5])) // [11.5]
+ */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: LinearOptions = {}): Tensor {
   checkFloat('linear', x, weight, bias)
   const k = lastDim('linear', x)

@@ -24,12 +24,27 @@ function softmaxOf(op: string, x: Tensor, log: number): Tensor {
   return y
 }
 
-/** Softmax over the last dim. */
+/**
+ * Softmax over the last dim.
+ *
+ * @example
+ * ops.softmax(tensor([0, 0])) // [0.5, 0.5]
+ */
 export const softmax = (x: Tensor): Tensor => softmaxOf('softmax', x, 0)
-/** Log-softmax over the last dim. */
+/**
+ * Log-softmax over the last dim.
+ *
+ * @example
+ * ops.logSoftmax(tensor([0, 0])) // [-0.6931, -0.6931]
+ */
 export const logSoftmax = (x: Tensor): Tensor => softmaxOf('logSoftmax', x, 1)
 
-/** Mean of (x - y)². */
+/**
+ * Mean of (x - y)².
+ *
+ * @example
+ * ops.meanSquaredError(tensor([1, 2]), tensor([1, 4])) // 2
+ */
 export function meanSquaredError(x: Tensor, y: Tensor): Tensor {
   return tidy(() => {
     const difference = sub(x, y)
@@ -89,6 +104,10 @@ const whole = (columns: number): Scorer => ({
 /**
  * Mean cross entropy of x (…, C) · weight (V, C)ᵀ against targets i32 (…): an f32 scalar. The logits exist for one
  * chunk of rows at a time; where all fit in one, backward uses their gradient in place, else it computes them again.
+ *
+ * @example
+ * const [hidden, weight] = [tensor([1, 0], [1, 2]), tensor([1, 0, 1, 0], [2, 2])]
+ * ops.linearCrossEntropy(hidden, weight, tensor(Int32Array.of(1))) // 0.6931
  */
 export function linearCrossEntropy(
   x: Tensor,
@@ -181,7 +200,12 @@ function backwardChunks(
   return undefined
 }
 
-/** Mean cross entropy of logits (…, V) against targets i32 (…): an f32 scalar. */
+/**
+ * Mean cross entropy of logits (…, V) against targets i32 (…): an f32 scalar.
+ *
+ * @example
+ * ops.crossEntropy(tensor([0, 0], [1, 2]), tensor(Int32Array.of(1))) // 0.6931
+ */
 export function crossEntropy(logits: Tensor, targets: Tensor, options: ClassifierOptions = {}): Tensor {
   const op = 'crossEntropy'
   checkFloat(op, logits)

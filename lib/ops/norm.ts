@@ -51,11 +51,23 @@ function norm(
   return { y, sum: normalised }
 }
 
-/** (x - mean) / sqrt(variance + eps) * weight + bias. */
+/**
+ * (x - mean) / sqrt(variance + eps) * weight + bias.
+ *
+ * @example
+ * ops.layerNorm(tensor([1, 3], [1, 2])) // [-1, 1]
+ */
 export const layerNorm = (x: Tensor, weight?: Tensor, bias?: Tensor, eps = 1e-5): Tensor =>
   norm('layerNorm', { x, weight, bias, residual: undefined }, eps).y
 
-/** Layer norm of x + residual; `sum` is that addition, the next residual. */
+/**
+ * Layer norm of x + residual; `sum` is that addition, the next residual.
+ *
+ * @example
+ * const { y, sum } = ops.addLayerNorm(tensor([1, 1], [1, 2]), tensor([0, 2], [1, 2]))
+ * y // [-1, 1]
+ * sum // [1, 3]
+ */
 export const addLayerNorm = (
   x: Tensor,
   residual: Tensor,
@@ -64,10 +76,20 @@ export const addLayerNorm = (
   eps = 1e-5,
 ): { y: Tensor; sum: Tensor } => norm('layerNorm', { x, weight, bias, residual }, eps)
 
-/** x / sqrt(mean(x²) + eps) * weight. */
+/**
+ * x / sqrt(mean(x²) + eps) * weight.
+ *
+ * @example
+ * ops.rmsNorm(tensor([3, 4], [1, 2])) // [0.8485, 1.1314]
+ */
 export const rmsNorm = (x: Tensor, weight?: Tensor, eps = 1e-6): Tensor =>
   norm('rmsNorm', { x, weight, bias: undefined, residual: undefined }, eps).y
 
-/** RMS norm of x + residual; `sum` is that addition. */
+/**
+ * RMS norm of x + residual; `sum` is that addition.
+ *
+ * @example
+ * ops.addRmsNorm(tensor([1, 1], [1, 2]), tensor([2, 3], [1, 2])).sum // [3, 4]
+ */
 export const addRmsNorm = (x: Tensor, residual: Tensor, weight?: Tensor, eps = 1e-6): { y: Tensor; sum: Tensor } =>
   norm('rmsNorm', { x, weight, bias: undefined, residual }, eps)

@@ -47,7 +47,13 @@ export interface SequencePart {
   second?: number
 }
 
-/** Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …), or (samples, part, …). */
+/**
+ * Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …), or (samples, part, …).
+ *
+ * @example
+ * const x = tensor(new Float32Array(1000).fill(1), [10, 100])
+ * await ops.mean(ops.dropout(x, 0.5, 'here')).item() // about 1: half of them are 2
+ */
 export function dropout(x: Tensor, p: number, site?: string, part?: SequencePart): Tensor {
   checkFloat('dropout', x)
   checkProbability('dropout', p)

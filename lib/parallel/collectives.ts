@@ -18,25 +18,45 @@ function pair(op: string, x: Tensor, y: Tensor, backward: (dy: Tensor) => Tensor
   return y
 }
 
-/** Identity forward, all-reduce backward: where replicated values enter what each rank does its part of. */
+/**
+ * Identity forward, all-reduce backward: where replicated values enter what each rank does its part of.
+ *
+ * @example
+ * identity(tensor([1, 2]), ProcessGroup.single()) // [1, 2]
+ */
 export function identity(x: Tensor, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
   return pair('identity', x, x.check('identity').view(x.shape), (dy) => reducedGradient(dy, group))
 }
 
-/** All-reduce forward, identity backward: where the ranks' parts are summed. */
+/**
+ * All-reduce forward, identity backward: where the ranks' parts are summed.
+ *
+ * @example
+ * allReduce(tensor([1, 2]), ProcessGroup.single()) // [1, 2]
+ */
 export function allReduce(x: Tensor, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
   return pair('allReduce', x, reduced(x.check('allReduce'), group), (dy) => dy)
 }
 
-/** All-gather along `dim` forward, reduce-scatter backward. */
+/**
+ * All-gather along `dim` forward, reduce-scatter backward.
+ *
+ * @example
+ * allGather(tensor([1, 2]), 0, ProcessGroup.single()) // [1, 2]
+ */
 export function allGather(x: Tensor, dim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
   return pair('allGather', x, gathered(x.check('allGather'), dim, group), (dy) => reduceScattered(dy, dim, group))
 }
 
-/** Reduce-scatter along `dim` forward, all-gather backward. */
+/**
+ * Reduce-scatter along `dim` forward, all-gather backward.
+ *
+ * @example
+ * reduceScatter(tensor([1, 2]), 0, ProcessGroup.single()) // [1, 2]
+ */
 export function reduceScatter(x: Tensor, dim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
   return pair('reduceScatter', x, reduceScattered(x.check('reduceScatter'), dim, group), (dy) =>
@@ -44,19 +64,34 @@ export function reduceScatter(x: Tensor, dim: number, group: ProcessGroup): Tens
   )
 }
 
-/** This rank's part of `dim` forward, gather backward. */
+/**
+ * This rank's part of `dim` forward, gather backward.
+ *
+ * @example
+ * scatter(tensor([1, 2]), 0, ProcessGroup.single()) // [1, 2]
+ */
 export function scatter(x: Tensor, dim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
   return pair('scatter', x, ownPart(x.check('scatter'), dim, group), (dy) => gathered(dy, dim, group))
 }
 
-/** Gather along `dim` forward, this rank's part backward. */
+/**
+ * Gather along `dim` forward, this rank's part backward.
+ *
+ * @example
+ * gather(tensor([1, 2]), 0, ProcessGroup.single()) // [1, 2]
+ */
 export function gather(x: Tensor, dim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
   return pair('gather', x, gathered(x.check('gather'), dim, group), (dy) => ownPart(dy, dim, group))
 }
 
-/** Parts of `scatterDim` go to their ranks, what comes is joined along `gatherDim`; backward the other way. */
+/**
+ * Parts of `scatterDim` go to their ranks, what comes is joined along `gatherDim`; backward the other way.
+ *
+ * @example
+ * allToAll(tensor([1, 2], [1, 2]), 0, 1, ProcessGroup.single()) // [1, 2]
+ */
 export function allToAll(x: Tensor, scatterDim: number, gatherDim: number, group: ProcessGroup): Tensor {
   if (group.size === 1) return x
   return pair('allToAll', x, exchanged(x.check('allToAll'), scatterDim, gatherDim, group), (dy) =>

@@ -16,7 +16,12 @@ export interface CallOptions {
   stream?: number
 }
 
-/** Ranks that communicate. Every member makes the same calls in the same order; they are queued, not awaited. */
+/**
+ * Ranks that communicate. Every member makes the same calls in the same order; they are queued, not awaited.
+ *
+ * @example
+ * ProcessGroup.single().allReduce(tensor([1, 2])) // [1, 2]
+ */
 export class ProcessGroup {
   readonly size: number
   readonly #subgroups = new Map<string, ProcessGroup>()

@@ -1,6 +1,10 @@
 // zeroshard/parallel: meshes and process groups, collectives on the tape, parallel layers, the flat layout of ZeRO.
 
 export { allGather, allReduce, allToAll, gather, identity, reduceScatter, scatter } from './collectives.js'
+export type { ContextKind } from './context/layout.js'
+export { parallelizeContext } from './context/parallelize.js'
+export { ringAttention, ringPackedAttention } from './context/ring.js'
+export { ulyssesAttention, ulyssesPackedAttention } from './context/ulysses.js'
 export { ProcessGroup } from './group.js'
 export { Mesh, MeshShape } from './mesh.js'
 export { type Parallelized, type ParallelizeOptions, parallelize } from './parallelize.js'

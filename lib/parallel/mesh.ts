@@ -9,7 +9,12 @@ export type Axis = (typeof axes)[number]
 export type MeshSizes = Record<Axis, number>
 export type Coordinates = Record<Axis, number>
 
-/** Ranks of the mesh as pure arithmetic. */
+/**
+ * Ranks of the mesh as pure arithmetic.
+ *
+ * @example
+ * new MeshShape({ dp: 2, tp: 4 }).worldSize // 8
+ */
 export class MeshShape {
   readonly sizes: MeshSizes
   readonly worldSize: number
@@ -66,7 +71,12 @@ export class MeshShape {
   }
 }
 
-/** This process's place on a mesh and its groups; groups over one rank exist too and are no-ops. */
+/**
+ * This process's place on a mesh and its groups; groups over one rank exist too and are no-ops.
+ *
+ * @example
+ * Mesh.single().group('dp').size // 1
+ */
 export class Mesh {
   readonly sizes: MeshSizes
   readonly place: Coordinates

@@ -35,7 +35,13 @@ export interface Parallelized {
  * models, else one that is deduced. Collective over those ranks.
  *
  * @throws CONFIG where the plan does not fit the model, or sizes do not divide
- * @example parallelize(model, mesh, [{ match: 'up', as: 'column' }, { match: 'down', as: 'row' }])
+ * @example
+ * const model = new nn.Sequential(new nn.Linear(8, 16), new nn.Linear(16, 8))
+ * const plan: Plan = [
+ *   { match: 'layers.0', as: 'column' },
+ *   { match: 'layers.1', as: 'row' },
+ * ]
+ * parallelize(model, Mesh.single(), plan).notes // []
  */
 export function parallelize(
   model: Module,

@@ -12,7 +12,13 @@ const named = (bytes: readonly number[]): MemoryByCategory => {
   return Object.fromEntries([...entries, ['total', bytes.reduce((sum, value) => sum + value, 0)]]) as MemoryByCategory
 }
 
-/** Exact counts of native memory. */
+/**
+ * Exact counts of native memory.
+ *
+ * @example
+ * const x = empty([1000], { category: 'buffers' })
+ * memory.stats().live.buffers >= x.bytes // true
+ */
 export const memory = {
   /** Live bytes and their peak by category, bytes reserved from the system, live tensors. */
   stats(): { live: MemoryByCategory; peak: MemoryByCategory; reserved: number; tensors: number } {

@@ -14,7 +14,16 @@ export function adopt(tensor: Tensor): boolean {
   return true
 }
 
-/** Runs `fn`; disposes all tensors made in it except those in its result (tensor, array, or plain object of them). */
+/**
+ * Runs `fn`; disposes all tensors made in it except those in its result (tensor, array, or plain object of them).
+ *
+ * @example
+ * const y = tidy(() => {
+ *   const squared = ops.square(tensor([1, 2])) // freed at the end
+ *   return ops.scale(squared, 10)
+ * })
+ * y // [10, 40]
+ */
 export function tidy<T>(fn: () => T): T {
   const scope: Tensor[] = []
   stack.push(scope)
@@ -37,7 +46,16 @@ export function tidy<T>(fn: () => T): T {
   }
 }
 
-/** Takes a tensor out of its scope: it lives until dispose(). */
+/**
+ * Takes a tensor out of its scope: it lives until dispose().
+ *
+ * @example
+ * const kept: Tensor[] = []
+ * tidy(() => {
+ *   kept.push(keep(tensor([1, 2])))
+ * })
+ * kept[0]?.disposed // false
+ */
 export function keep(tensor: Tensor): Tensor {
   for (const scope of stack) {
     const index = scope.lastIndexOf(tensor)

@@ -58,7 +58,16 @@ export interface Producer {
   retain(): void
 }
 
-/** A contiguous, row-major range of native memory. dispose() frees it; scopes do so for what they made. */
+/**
+ * A contiguous, row-major range of native memory. dispose() frees it; scopes do so for what they made.
+ *
+ * @example
+ * const x = tensor([1, 2, 3, 4], [2, 2])
+ * x.describe() // 'f32 [2, 2]'
+ * const values = await x.data()
+ * values[3] // 4
+ * x.dispose()
+ */
 export class Tensor {
   /** Set on leaves that want a gradient, and on results that depend on one. */
   requiresGrad = false
@@ -262,7 +271,12 @@ export interface AllocateOptions {
   shared?: boolean
 }
 
-/** Uninitialised memory (zeros with `zero`). */
+/**
+ * Uninitialised memory (zeros with `zero`).
+ *
+ * @example
+ * empty([2, 3], { dtype: 'bf16', zero: true }).bytes // 12
+ */
 export function empty(shape: Shape, options: AllocateOptions = {}): Tensor {
   const { native, packet } = binding()
   const dtype = options.dtype ?? 'f32'
@@ -275,7 +289,13 @@ export function empty(shape: Shape, options: AllocateOptions = {}): Tensor {
   return new Tensor(handle, shape, dtype)
 }
 
-/** A tensor of given values; f32 from numbers unless the array says otherwise. */
+/**
+ * A tensor of given values; f32 from numbers unless the array says otherwise.
+ *
+ * @example
+ * tensor([1, 2, 3, 4], [2, 2]) // [1, 2, 3, 4]
+ * tensor(Int32Array.of(5)).dtype // 'i32'
+ */
 export function tensor(values: readonly number[] | NumericArray, shape?: Shape, options: AllocateOptions = {}): Tensor {
   const typed = Array.isArray(values)
     ? fromNumbers(values as number[], options.dtype ?? 'f32')
@@ -309,14 +329,20 @@ export function runOp(
   stream = COMPUTE,
 ): void {
   const { native, packet, ops } = binding()
-  const id = ops.get(op)
-  if (id === undefined)
-    throw new ZeroshardError('NATIVE', `the addon has no operation ${op}; rebuild it (npm run build)`)
+  const info = ops.get(op)
+  if (info?.scalars !== scalars.length) {
+    throw new ZeroshardError(
+      'NATIVE',
+      info
+        ? `[${op}] takes ${info.scalars} scalars, got ${scalars.length}`
+        : `the addon has no operation ${op}; rebuild it (npm run build)`,
+    )
+  }
   // A lender may run operations of its own, through the same packet: all memory first.
   for (const output of outputs) output?.ensure()
   for (const input of inputs) input?.ensure()
   let at = 0
-  packet[at++] = id
+  packet[at++] = info.id
   packet[at++] = stream
   for (const output of outputs) packet[at++] = output ? output.handle : 0
   for (const input of inputs) packet[at++] = input ? input.handle : 0

@@ -62,7 +62,7 @@ void calls_that_differ_are_told_by_rank() {
       {usual, {Collective::all_gather, 4, ZS_F32, 0, false}, "ranks 0, 2 called allReduce f32 ×4", "rank 1 called allGather f32 ×4"},
       {usual, {Collective::all_reduce, 5, ZS_F32, 0, false}, "ranks 0, 2 called allReduce f32 ×4", "rank 1 called allReduce f32 ×5"},
       {usual, {Collective::all_reduce, 4, ZS_BF16, 0, false}, "called allReduce f32 ×4", "rank 1 called allReduce bf16 ×4"},
-      {usual, {Collective::all_reduce, 4, ZS_F32, 0, true}, "ranks 0, 2 called allReduce f32 ×4,", "×4 averaged"},
+      {usual, {Collective::all_reduce, 4, ZS_F32, 0, true}, "ranks 0, 2 called allReduce f32 ×4 tag 7,", "×4 averaged"},
       {gives, {Collective::broadcast, 4, ZS_F32, 2, false}, "ranks 0, 2 called broadcast f32 ×4 from rank 0", "×4 from rank 2"},
       {large, usual, "ranks 0, 2 called allReduce f32 ×3145728", "rank 1 called allReduce f32 ×4"},
   };

@@ -195,6 +195,21 @@ void batches(zs::ThreadPool &pool) {
   report("batches", worst, cases + 1);
 }
 
+// K so long that the packed matrices are cut into passes over K.
+void long_sums(zs::ThreadPool &pool) {
+  double worst = 0;
+  int cases = 0;
+  for (auto &d : dtypes) {
+    for (int flags = 0; flags < 2; flags++, cases++) {
+      Case c;
+      c.m = 10, c.n = 17, c.k = d[0] == ZS_BF16 ? 300001 : 151001, c.dtype = d[0], c.y_dtype = d[1];
+      c.alpha = c.accumulate = flags & 1, c.bias = c.trans_b = !flags;
+      worst = std::fmax(worst, run(c, pool));
+    }
+  }
+  report("long sums", worst, cases);
+}
+
 void same_on_any_number_of_threads() {
   int different = 0, cases = 0;
   for (auto &d : dtypes) {
@@ -222,6 +237,7 @@ int main() {
   sizes_and_transpositions(pool);
   epilogues(pool);
   batches(pool);
+  long_sums(pool);
   same_on_any_number_of_threads();
   return failures ? 1 : 0;
 }

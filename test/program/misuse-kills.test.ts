@@ -72,3 +72,21 @@ for (const [who, victims] of [
     )
   })
 }
+
+for (const victim of [1, 0]) {
+  t.test(`rank ${victim} hangs: the other names it, the launcher ends it`, async (t) => {
+    const space = new Workspace(t)
+    const file = space.write('hang.json', space.config({ train: { steps: 1_000_000, seed: 1 } }))
+    const args = ['train', file, '--nproc', '2', '--quiet', '--metrics', space.path('hang.jsonl')]
+    const { done, child } = space.start(args, { ZEROSHARD_TIMEOUT: '10' })
+    while (space.steps('hang.jsonl').length < 3 && child.exitCode === null) await sleep(20)
+    process.kill(processesOf(file).find((pid) => rankOf(pid) === victim) as number, 'SIGSTOP')
+    const { status, stderr } = await done
+    t.equal(status, 1, stderr)
+    t.match(
+      stderr,
+      new RegExp(`rank ${1 - victim}: \\[\\w+\\] timed out after \\d.* s: rank ${victim} did not come to`),
+    )
+    t.strictSame(processesOf(file), [], 'no process is left')
+  })
+}

@@ -60,12 +60,17 @@ t.test('f32: other numbers of ranks, other stages, pipelines', async (t) => {
       ],
     ],
     [
-      'pipeline to data parallel to pipeline',
+      'pipeline to data parallel to tensor to both',
       [
         { ranks: 2, settings: pipeline },
         { ranks: 2, settings: stage(3) },
-        { ranks: 4, settings: { ...pipeline, ...stage(1) } },
+        { ranks: 2, settings: { mesh: { tensor: 2 } } },
+        { ranks: 4, settings: { mesh: { tensor: 2, pipeline: 2 }, train_micro_batch_size_per_gpu: 2, ...stage(1) } },
       ],
+    ],
+    [
+      'tensor and data parallel to one rank',
+      [{ ranks: 4, settings: { mesh: { tensor: 2 }, ...stage(3) } }, { ranks: 1 }],
     ],
   ]
   for (const [name, layouts] of chains) closeCurves(t, await moving(t, space, name, layouts, {}), one, name)

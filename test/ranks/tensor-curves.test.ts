@@ -7,6 +7,7 @@ import { gpt2, lawful, llama } from '../helpers/tensor.js'
 interface Layout {
   tp: number
   pp?: number
+  cp?: number
   dp?: number
   more?: Record<string, unknown>
 }
@@ -16,6 +17,7 @@ const few: Layout[] = [
   { tp: 2 },
   { tp: 4, more: { tensor_parallel: { ...sequence, ...overlap } } },
   { tp: 2, pp: 2, more: { pipeline: { schedule: 'zb-h1' }, tensor_parallel: { ...sequence, ...overlap } } },
+  { tp: 2, cp: 2, more: { tensor_parallel: sequence } },
 ]
 const layouts: Layout[] = [
   ...few,
@@ -41,7 +43,7 @@ const models: [string, Record<string, unknown>, Layout[]][] = [
   [
     'Llama, tied, with biases',
     llama({ tie_word_embeddings: true, num_key_value_heads: 4, attention_bias: true }),
-    few.slice(0, 2),
+    few.slice(1, 4),
   ],
 ]
 
@@ -50,10 +52,10 @@ for (const [name, config, chosen] of models) {
     const space = new Workspace(t)
     const shared = { model: { config }, train: { steps: 6, seed: 3, eval_interval: 3, eval_batches: 2 } }
     const one = whole(t, await space.train(space.config(shared)))
-    for (const { tp, pp = 1, dp = 1, more } of chosen) {
-      const config = space.config({ ...shared, mesh: { tensor: tp, pipeline: pp }, ...more })
-      const run = await space.train(config, { ranks: tp * pp * dp })
-      lawful(t, whole(t, run), one, `tensor ${tp} x pipeline ${pp} x data ${dp} ${JSON.stringify(more ?? {})}`)
+    for (const { tp, pp = 1, cp = 1, dp = 1, more } of chosen) {
+      const mesh = { tensor: tp, pipeline: pp, context: cp }
+      const run = await space.train(space.config({ ...shared, mesh, ...more }), { ranks: tp * pp * cp * dp })
+      lawful(t, whole(t, run), one, `${JSON.stringify(mesh)} x data ${dp} ${JSON.stringify(more ?? {})}`)
     }
   })
 }

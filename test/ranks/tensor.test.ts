@@ -32,6 +32,7 @@ t.test('sizes that do not divide are refused, with the sizes that do', async (t)
     ],
     [2, { tensor_parallel: { autotp_size: 4 } }, /mesh\.tensor 2 and tensor_parallel\.autotp_size 4 disagree/],
     [2, { tensor_parallel: { overlap_chunks: 0 } }, /overlap_chunks is 0/],
+    [2, { optimizer: { type: 'Lamb' } }, /Lamb looks at whole parameters.*is cut over mesh\.tensor 2.*use AdamW/],
   ]
   for (const [tensor, more, pattern] of cases) {
     const config = space.config({ model: { config: gpt2 }, mesh: { tensor }, ...more })
@@ -64,3 +65,29 @@ for (const ranks of [2, 4]) {
     })
   }
 }
+
+t.test('parameters and gradients by name are whole, and can be set, wherever they are cut', async (t) => {
+  const space = new Workspace(t)
+  const run = async (ranks: number, ...args: string[]): Promise<Record<string, number[]>> => {
+    const { status, stdout, stderr } = await space.launch('tensor-access.mjs', args, ranks, { ZEROSHARD_TIMEOUT: '60' })
+    t.equal(status, 0, stderr)
+    const { told, tensors } = JSON.parse(stdout) as { told: Record<string, number[]>; tensors: number }
+    t.equal(tensors, 0, 'nothing is left')
+    return told
+  }
+  const one = await run(1, '1', '0', 'false')
+  for (const [ranks, ...args] of [
+    [2, '2', '0', 'false'],
+    [4, '4', '0', 'true'],
+    [4, '2', '2', 'true'],
+    [4, '2', '3', 'false'],
+  ] as const) {
+    const told = await run(ranks, ...args)
+    t.strictSame(Object.keys(told).sort(), Object.keys(one).sort())
+    for (const [name, [size, weights, gradients]] of Object.entries(told)) {
+      const [wholeSize, wholeWeights, wholeGradients] = one[name] as number[]
+      t.strictSame([size, weights], [wholeSize, wholeWeights], `${name}: ${ranks} ranks, ${args}`)
+      t.ok(Math.abs((gradients as number) - (wholeGradients as number)) < 1e-6, `its gradient: ${gradients}`)
+    }
+  }
+})

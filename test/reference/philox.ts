@@ -20,7 +20,7 @@ export function philox(counter: readonly bigint[], key: readonly bigint[]): bigi
 export function uniform(seed: number, site: number, index: bigint): number {
   const halves = (x: bigint): bigint[] => [low(x), x >> 32n]
   const words = philox([...halves(index >> 2n), ...halves(BigInt(site))], halves(BigInt(seed)))
-  return Math.fround(Math.fround(Number((words[Number(index & 3n)] as bigint) >> 8n) + 0.5) * 2 ** -24)
+  return (Number((words[Number(index & 3n)] as bigint) >> 9n) + 0.5) * 2 ** -23
 }
 
 /** What dropout multiplies element `index` with: 0, or 1 / (1 - p). */

@@ -181,7 +181,12 @@ class Transformer extends Module {
   }
 }
 
-/** GPT-2 with Hugging Face's names. */
+/**
+ * GPT-2 with Hugging Face's names.
+ *
+ * @example
+ * new Gpt2({ n_layer: 1, n_head: 2, n_embd: 16, n_positions: 8, vocab_size: 32 }).maxPositions // 8
+ */
 export class Gpt2 extends LanguageModel {
   readonly config: Gpt2Config
   readonly vocabSize: number

@@ -5,7 +5,13 @@ import type { Tensor } from '../../tensor/tensor.js'
 import { Module } from '../module.js'
 import { type Init, Parameter } from '../parameter.js'
 
-/** weight (V, C), often the embedding's own. */
+/**
+ * weight (V, C), often the embedding's own.
+ *
+ * @example
+ * const head = new LanguageModelHead(4, 8, nn.normal(0.02)).materialize()
+ * head.logits(tensor(new Float32Array(8), [2, 4])).shape // [2, 8]
+ */
 export class LanguageModelHead extends Module {
   readonly weight: Parameter
 

@@ -17,7 +17,13 @@ const families: Record<string, (config: Record<string, unknown>) => LanguageMode
   llama: (config) => new Llama(config as Partial<LlamaConfig>),
 }
 
-/** The model that a Hugging Face config.json describes. */
+/**
+ * The model that a Hugging Face config.json describes.
+ *
+ * @example
+ * const model = createModel({ model_type: 'gpt2', n_layer: 2, n_head: 2, n_embd: 32, n_positions: 16, vocab_size: 256 })
+ * model.parameters().length // 28
+ */
 export function createModel(config: Record<string, unknown>): LanguageModel {
   const type = String(config.model_type)
   const make = families[type]

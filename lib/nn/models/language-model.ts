@@ -38,7 +38,7 @@ export interface Recompute {
  *   num_attention_heads: 4, num_key_value_heads: 2, max_position_embeddings: 16, vocab_size: 256 }
  * const model = createModel(config).materialize({ seed: 1 })
  * const ids = tensor(Int32Array.of(67, 97, 108, 108), [1, 4])
- * console.log(model.logits(ids).shape) // [1, 4, 256]
+ * model.logits(ids).shape // [1, 4, 256]
  * model.dispose()
  */
 export abstract class LanguageModel extends LayeredModel<[Tensor, Tensor]> {

@@ -151,8 +151,10 @@ class Attention extends Module {
 
   forward(x: Tensor, table: Tensor): Tensor {
     const { numHeads, numKeyValueHeads, sequence } = this
-    const part = sequence.part(x.shape[1] as number)
-    const q = ops.rotary(this.q_proj.forward(x), table, numHeads, part)
+    const queries = this.q_proj.forward(x)
+    // Of the projection's tokens: x may have a part of them (sequence parallelism).
+    const part = sequence.part(queries.shape[1] as number)
+    const q = ops.rotary(queries, table, numHeads, part)
     const k = ops.rotary(this.k_proj.forward(x), table, numKeyValueHeads, part)
     const options = { numHeads, numKeyValueHeads, dropout: this.attn_dropout.ofAttention(this) }
     return this.o_proj.forward(sequence.attention(q, k, this.v_proj.forward(x), options))
@@ -252,7 +254,13 @@ class Transformer extends Module {
   }
 }
 
-/** The Llama family with Hugging Face's names: RMS norm, rotary positions, grouped-query heads, SwiGLU. */
+/**
+ * The Llama family with Hugging Face's names: RMS norm, rotary positions, grouped-query heads, SwiGLU.
+ *
+ * @example
+ * const small = { hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2 }
+ * new Llama({ ...small, max_position_embeddings: 8, vocab_size: 32 }).vocabSize // 32
+ */
 export class Llama extends LanguageModel {
   readonly config: LlamaConfig
   readonly vocabSize: number

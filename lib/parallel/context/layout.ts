@@ -9,6 +9,7 @@ import * as ops from '../../ops/index.js'
 import type { Tensor } from '../../tensor/tensor.js'
 
 export const contextKinds = ['ulysses', 'ring'] as const
+/** How attention sees a whole sequence that is cut over ranks. */
 export type ContextKind = (typeof contextKinds)[number]
 
 /** The place of one rank among those that share sequences. */

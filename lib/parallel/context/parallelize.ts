@@ -26,7 +26,9 @@ const isAttention = (module: Module): module is Attention => hasSequence(module)
  * the first of them.
  *
  * @throws CONFIG where the model has no attention that can be cut, or its heads or the length do not divide
- * @example parallelizeContext(new Gpt2({ n_head: 4 }), mesh, 'ring')
+ * @example
+ * const model = new Gpt2({ n_head: 4, n_layer: 1 })
+ * parallelizeContext(model, Mesh.single(), 'ring') // undefined
  */
 export function parallelizeContext(
   model: Module,

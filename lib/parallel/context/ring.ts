@@ -21,7 +21,14 @@ interface Ring extends Parts {
   group: ProcessGroup
 }
 
-/** As ops.packedAttention, of a rank's tokens: qkv (B, T/n, (Hq + 2·Hkv)·D) → (B, T/n, Hq·D). */
+/**
+ * As ops.packedAttention, of a rank's tokens: qkv (B, T/n, (Hq + 2·Hkv)·D) → (B, T/n, Hq·D). Rank r of n has chunks r
+ * and 2n-1-r of the 2n of every sequence.
+ *
+ * @example
+ * const qkv = tensor([0, 0, 7, 0, 0, 9], [1, 2, 3])
+ * ringPackedAttention(qkv, { numHeads: 1 }, ProcessGroup.single()) // [7, 8]
+ */
 export function ringPackedAttention(qkv: Tensor, options: AttentionOptions, group: ProcessGroup): Tensor {
   const ring = ringOf(packedParts(qkv, inWhole(qkv, options, group)), group)
   const { o, lse } = forward(ring)
@@ -38,7 +45,14 @@ export function ringPackedAttention(qkv: Tensor, options: AttentionOptions, grou
   return o
 }
 
-/** As ops.attention, of a rank's tokens. */
+/**
+ * As ops.attention, of a rank's tokens: q (B, T/n, Hq·D), k and v (B, T/n, Hkv·D) → (B, T/n, Hq·D).
+ *
+ * @throws SHAPE where they are no two equal chunks
+ * @example
+ * const x = tensor([1, 0, 0, 1], [1, 2, 2])
+ * ringAttention(x, x, x, { numHeads: 1 }, ProcessGroup.single()) // [1, 0, 0.3302, 0.6698]
+ */
 export function ringAttention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions, group: ProcessGroup): Tensor {
   const ring = ringOf(separateParts(q, k, v, inWhole(q, options, group)), group)
   const { o, lse } = forward(ring)

@@ -17,7 +17,13 @@ function attendPacked(packed: Tensor, options: AttentionOptions, group: ProcessG
   return allToAll(ops.packedAttention(ops.reshape(mine, [b, t, -1]), options), 1, 2, group)
 }
 
-/** As ops.packedAttention, of a rank's tokens: qkv (B, T/n, 3·H·D) → (B, T/n, H·D). */
+/**
+ * As ops.packedAttention, of a rank's tokens: qkv (B, T/n, 3·H·D) → (B, T/n, H·D). Rank r of n has the r-th part of
+ * every sequence.
+ *
+ * @example
+ * ulyssesPackedAttention(tensor([0, 0, 7], [1, 1, 3]), { numHeads: 1 }, ProcessGroup.single()) // [7]
+ */
 export function ulyssesPackedAttention(qkv: Tensor, options: AttentionOptions, group: ProcessGroup): Tensor {
   const [b, t, width] = qkv.shape as [number, number, number]
   const numHeads = options.numHeads / group.size
@@ -25,7 +31,15 @@ export function ulyssesPackedAttention(qkv: Tensor, options: AttentionOptions, g
   return tidy(() => attendPacked(ops.reshape(qkv, [b, t, 3, width / 3]), own, group))
 }
 
-/** As ops.attention, of a rank's tokens. A head of k and v that several ranks read goes to each of them. */
+/**
+ * As ops.attention, of a rank's tokens: q (B, T/n, Hq·D), k and v (B, T/n, Hkv·D) → (B, T/n, Hq·D). A head of k and v
+ * that several ranks read goes to each of them.
+ *
+ * @throws SHAPE where the heads do not divide over the ranks
+ * @example
+ * const x = tensor([1, 0, 0, 1], [1, 2, 2])
+ * ulyssesAttention(x, x, x, { numHeads: 1 }, ProcessGroup.single()) // [1, 0, 0.3302, 0.6698]
+ */
 export function ulyssesAttention(
   q: Tensor,
   k: Tensor,

@@ -4,6 +4,7 @@
 import { backwardFrom } from '../../autograd/functions.js'
 import { backward, noGrad, PostponedWork, record } from '../../autograd/tape.js'
 import { runLayers } from '../../nn/layered.js'
+import { RunAhead } from '../../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../../tensor/scope.js'
 import { empty, type Tensor } from '../../tensor/tensor.js'
 import type { Mesh } from '../mesh.js'
@@ -41,6 +42,8 @@ const key = ({ chunk, microBatch }: { chunk: number; microBatch: number }): stri
 
 export class PipelineRunner {
   readonly #transport: Transport
+  /** Two micro-batches, forward and backward. */
+  readonly #ahead = new RunAhead(4)
   readonly #neighbours: Neighbours[]
   /** Units of each chunk; those of several chunks are reduced at the end. */
   readonly #units: Unit[][]
@@ -67,7 +70,11 @@ export class PipelineRunner {
     const { fetcher } = this.zero
     fetcher?.begin(request.training ? 'train' : 'eval')
     try {
-      for (const instruction of request.instructions) await this.#execute(instruction, request)
+      for (const instruction of request.instructions) {
+        await this.#execute(instruction, request)
+        if ('microBatch' in instruction && !('peer' in instruction)) await this.#ahead.queued()
+      }
+      await this.#ahead.settled()
     } finally {
       this.#drop()
       fetcher?.end()

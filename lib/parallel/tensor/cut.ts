@@ -27,7 +27,7 @@ export function deal(what: string, units: number, ranks: number, rank: number, m
   }
   if (mayCopy && ranks % units === 0) {
     const copies = ranks / units
-    return { first: Math.floor(rank / copies), count: 1, copies }
+    return { first: unevenPart(units, ranks, rank)[0], count: 1, copies }
   }
   throw new ZeroshardError(
     'CONFIG',

@@ -7,11 +7,16 @@ import * as ops from '../../ops/index.js'
 import type { Tensor } from '../../tensor/tensor.js'
 import { reduceScatter } from '../collectives.js'
 import { ProcessGroup } from '../group.js'
-import { vocabularyRange } from './cut.js'
-import { cutParameter } from './linear.js'
+import { cutVocabulary } from './cut-parameter.js'
 import { Region } from './region.js'
 
-/** ids i32 (B, T) → (B, T, C), replicated or this rank's part of the sequence. */
+/**
+ * ids i32 (B, T) → (B, T, C), replicated or this rank's part of the sequence.
+ *
+ * @example
+ * const table = new VocabParallelEmbedding(new nn.Embedding(8, 4), Mesh.single().group('tp'))
+ * table.first // 0
+ */
 export class VocabParallelEmbedding extends Module {
   readonly weight: Parameter
   readonly region: Region
@@ -23,9 +28,7 @@ export class VocabParallelEmbedding extends Module {
     super()
     this.region = at instanceof ProcessGroup ? new Region(at) : at
     this.weight = layer.weight
-    const range = vocabularyRange(this.weight, this.region.group)
-    this.first = range[0]
-    cutParameter(this.weight, 0, [range])
+    this.first = cutVocabulary(this.weight, this.region.group)[0]
   }
 
   forward(ids: Tensor): Tensor {

@@ -9,11 +9,17 @@ import * as ops from '../../ops/index.js'
 import type { ClassifierOptions, ScoreCall, Scorer } from '../../ops/loss.js'
 import { countOf, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import { ProcessGroup } from '../group.js'
-import { type Range, unevenPart, vocabularyRange } from './cut.js'
-import { cutParameter } from './linear.js'
+import { type Range, unevenPart } from './cut.js'
+import { cutVocabulary } from './cut-parameter.js'
 import { Region } from './region.js'
 
-/** A classifier whose vocabulary is cut over tensor ranks. */
+/**
+ * A classifier of which each rank has some rows of the vocabulary.
+ *
+ * @example
+ * const head = new VocabParallelHead(new LanguageModelHead(4, 8, nn.normal(0.02)), Mesh.single().group('tp'))
+ * head.weight.shape // [8, 4]
+ */
 export class VocabParallelHead extends Module {
   /** This rank's rows of (V, C). */
   readonly weight: Parameter
@@ -24,8 +30,7 @@ export class VocabParallelHead extends Module {
     super()
     this.region = at instanceof ProcessGroup ? new Region(at) : at
     this.weight = layer.weight
-    this.range = vocabularyRange(this.weight, this.region.group)
-    cutParameter(this.weight, 0, [this.range])
+    this.range = cutVocabulary(this.weight, this.region.group)
   }
 
   /** Mean cross entropy, the same on every rank, of x (B, T, C), replicated or a sequence shard. */
@@ -48,6 +53,11 @@ export class VocabParallelHead extends Module {
 /**
  * Mean cross entropy of replicated x (…, C) with this rank's rows of the classifier; the logits exist for a chunk of
  * rows at a time (ops.linearCrossEntropy). x's gradient is this rank's part of the sum.
+ *
+ * @example
+ * const { weight } = new LanguageModelHead(2, 3, nn.constant(0)).materialize()
+ * const targets = tensor(Int32Array.of(1))
+ * vocabParallelCrossEntropy(tensor([1, 0], [1, 2]), weight, targets, ProcessGroup.single()) // 1.0986
  */
 export function vocabParallelCrossEntropy(
   x: Tensor,

@@ -18,6 +18,7 @@ import { ProcessGroup } from '../group.js'
 import { GatheredPieces } from '../sequence/gathered.js'
 import { ShardBlocks } from '../sequence/pieces.js'
 import { type Deal, deal, partRanges, type Range, unevenPart } from './cut.js'
+import { cutParameter } from './cut-parameter.js'
 import { type Entered, Region } from './region.js'
 
 /** Options of a linear whose outputs are cut. */
@@ -34,24 +35,13 @@ export interface ColumnOptions {
 
 /** Options of a linear whose inputs are cut. */
 export interface RowOptions {
+  /** Indivisible units (heads); default: single inputs. */
   units?: number
   /** x is whole on every rank, not a column layer's output. */
   splitInput?: boolean
 }
 
 export const inFirstOf = (layer: Linear | Conv1D): boolean => 'inFirst' in layer && layer.inFirst
-
-/** Cuts a parameter, once; the same cut again (a tied one) is fine. @throws CONFIG where the two differ. */
-export function cutParameter(parameter: Parameter, dim: number, ranges: readonly Range[]): void {
-  const { slice } = parameter
-  if (!slice) parameter.cut(dim, ranges)
-  else if (slice.dim !== dim || slice.ranges.join() !== ranges.join()) {
-    throw new ZeroshardError(
-      'CONFIG',
-      `parameter '${parameter.name}' is cut along dim ${slice.dim} and ${dim}; plan its places alike`,
-    )
-  }
-}
 
 /** The copies of `dealt` units: ranks that have the same ones, each with a part of their gradient. */
 export function markCopies(parameter: Parameter, group: ProcessGroup, { first, copies }: Deal): void {
@@ -63,7 +53,9 @@ export function markCopies(parameter: Parameter, group: ProcessGroup, { first, c
 /**
  * x (…, in), replicated or a sequence shard → this rank's outputs (…, out / ranks).
  *
- * @example const up = new ColumnParallelLinear(new nn.Linear(256, 1024), mesh.group('tp'))
+ * @example
+ * const up = new ColumnParallelLinear(new nn.Linear(256, 1024), Mesh.single().group('tp'))
+ * up.weight.shape // [1024, 256]
  */
 export class ColumnParallelLinear extends Module {
   readonly weight: Parameter
@@ -91,12 +83,13 @@ export class ColumnParallelLinear extends Module {
     const size = this.weight.wholeShape[dim] as number
     const units = options.units ?? size / parts
     const what = `${nameOf(this.weight)}: number of ${options.units ? 'heads' : 'outputs'}`
-    const dealt = deal(what, units, group.size, group.rank, mayCopy)
-    const ranges = partRanges(what, size, parts, units, dealt)
-    cutParameter(this.weight, dim, ranges)
+    const dealtTo = (rank: number): Deal => deal(what, units, group.size, rank, mayCopy)
+    const rangesOf = (rank: number): Range[] => partRanges(what, size, parts, units, dealtTo(rank))
+    const dealt = dealtTo(group.rank)
+    cutParameter(this.weight, dim, rangesOf, group)
     markCopies(this.weight, group, dealt)
     if (!this.bias) return
-    cutParameter(this.bias, 0, ranges)
+    cutParameter(this.bias, 0, rangesOf, group)
     markCopies(this.bias, group, dealt)
   }
 
@@ -129,7 +122,9 @@ function gatheredLinear({ whole, pieces }: Entered, weight: Tensor, bias: Tensor
 /**
  * This rank's inputs (…, in / ranks) → the sum over the ranks (…, out), replicated or a sequence shard.
  *
- * @example const down = new RowParallelLinear(new nn.Linear(1024, 256), mesh.group('tp'))
+ * @example
+ * const down = new RowParallelLinear(new nn.Linear(1024, 256), Mesh.single().group('tp'))
+ * down.weight.shape // [256, 1024]
  */
 export class RowParallelLinear extends Module {
   readonly weight: Parameter
@@ -153,7 +148,8 @@ export class RowParallelLinear extends Module {
     const size = this.weight.wholeShape[dim] as number
     const units = options.units ?? size
     const what = `${nameOf(this.weight)}: number of ${options.units ? 'heads' : 'inputs'}`
-    cutParameter(this.weight, dim, partRanges(what, size, 1, units, deal(what, units, group.size, group.rank)))
+    const rangesOf = (rank: number): Range[] => partRanges(what, size, 1, units, deal(what, units, group.size, rank))
+    cutParameter(this.weight, dim, rangesOf, group)
     if (!this.bias || group.size === 1) return
     this.bias.replicas = group
     this.bias.partialGradient = sequence

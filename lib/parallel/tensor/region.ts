@@ -27,7 +27,12 @@ export interface Entered {
   pieces: GatheredPieces | undefined
 }
 
-/** Where tensor parallelism begins and ends: what enters and leaves is whole, or cut along the sequence. */
+/**
+ * The border of what is cut over the tensor ranks of a group: how activations come in and go out.
+ *
+ * @example
+ * new Region(ProcessGroup.single()).sequence // false
+ */
 export class Region {
   readonly chunks: number
   readonly #sequence: (() => boolean) | undefined

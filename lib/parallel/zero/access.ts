@@ -3,8 +3,10 @@
 
 import { nearest, ZeroshardError } from '../../binding/errors.js'
 import type { Parameter } from '../../nn/parameter.js'
+import { runsOf } from '../../nn/slice.js'
 import { tidy, unscoped } from '../../tensor/scope.js'
-import { empty, runOp, type Tensor, tensor } from '../../tensor/tensor.js'
+import { countOf, empty, runOp, type Tensor, tensor } from '../../tensor/tensor.js'
+import { joinParts } from '../tensor/cut-parameter.js'
 import { type Flat, MemoryFlat } from './flat.js'
 import { piecesIn, type Slot } from './layout.js'
 import type { Unit } from './unit.js'
@@ -31,10 +33,17 @@ export class Access {
     return this.zero.units.flatMap((unit) => unit.layout.slots.map(({ parameter }) => parameter.name))
   }
 
-  /** The whole values. Collective over the data-parallel ranks. */
+  /** The whole values. Collective over the ranks that have parts of them: data-parallel and tensor-parallel ones. */
   async getFull(name: string, kind: Kind = 'parameter'): Promise<Float32Array> {
     const { unit, slot } = this.#find(name)
-    const values = unscoped(() => tidy(() => wholeOf(unit, this.#buffer(unit, kind, name), slot)))
+    const values = unscoped(() =>
+      tidy(() => {
+        const own = wholeOf(unit, this.#buffer(unit, kind, name), slot)
+        const { partialOver } = unit.layout
+        if (kind === 'gradient' && partialOver && partialOver.size > 1) partialOver.allReduce(own)
+        return joinParts(own, slot.parameter)
+      }),
+    )
     const data = (await values.data()) as Float32Array
     values.dispose()
     return this.#scaled(data, kind)
@@ -43,10 +52,16 @@ export class Access {
   /** Sets the whole values, the same on all ranks. Collective over the data-parallel ranks. */
   setFull(name: string, values: Float32Array, kind: Kind = 'parameter'): void {
     const { unit, slot } = this.#find(name)
-    if (values.length !== slot.count)
-      throw new ZeroshardError('SHAPE', `[setFull] ${name} has ${slot.count} elements, ${values.length} were given`)
-    for (const piece of piecesOf(unit, slot))
-      this.#write(unit, kind, name, piece.offset, values.subarray(piece.start, piece.start + piece.count))
+    const { slice, wholeShape } = slot.parameter
+    const size = countOf(wholeShape)
+    if (values.length !== size)
+      throw new ZeroshardError('SHAPE', `[setFull] ${name} has ${size} elements, ${values.length} were given`)
+    for (const { start, count, offset } of piecesOf(unit, slot)) {
+      const own = new Float32Array(count)
+      for (const run of runsOf(slice, start, count))
+        own.set(values.subarray(run.whole, run.whole + run.count), run.local - start)
+      this.#write(unit, kind, name, offset, own)
+    }
     if (kind === 'parameter') unscoped(() => unit.refresh())
   }
 

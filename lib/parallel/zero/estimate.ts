@@ -29,7 +29,12 @@ export interface Estimate {
   total: number
 }
 
-/** What the states of a model take on each rank. @throws ARGUMENT where parameters or ranks are no positive number. */
+/**
+ * What the states of a model take on each rank. @throws ARGUMENT where parameters or ranks are no positive number.
+ *
+ * @example
+ * estimateModelStates({ model: 1000, stage: 3, numRanks: 4 }).total // 4500
+ */
 export function estimateModelStates(request: EstimateRequest): Estimate {
   const { model, stage, numRanks, precision = 'bf16', numStates = 2 } = request
   const count = typeof model === 'number' ? model : model.parameters().reduce((sum, { count: n }) => sum + n, 0)
@@ -49,10 +54,20 @@ export function estimateModelStates(request: EstimateRequest): Estimate {
   }
 }
 
-/** The same for stage 2 (DeepSpeed: estimate_zero2_model_states_mem_needs). */
+/**
+ * The same for stage 2 (DeepSpeed: estimate_zero2_model_states_mem_needs).
+ *
+ * @example
+ * estimateZero2({ model: 1000, numRanks: 4 }).parameters // 2000
+ */
 export const estimateZero2 = (request: Omit<EstimateRequest, 'stage'>): Estimate =>
   estimateModelStates({ ...request, stage: 2 })
 
-/** The same for stage 3 (DeepSpeed: estimate_zero3_model_states_mem_needs). */
+/**
+ * The same for stage 3 (DeepSpeed: estimate_zero3_model_states_mem_needs).
+ *
+ * @example
+ * estimateZero3({ model: 1000, numRanks: 4 }).parameters // 500
+ */
 export const estimateZero3 = (request: Omit<EstimateRequest, 'stage'>): Estimate =>
   estimateModelStates({ ...request, stage: 3 })

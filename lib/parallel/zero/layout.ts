@@ -62,7 +62,13 @@ export interface LayoutOptions {
   include?: (parameter: Parameter) => boolean
 }
 
-/** The model's units; their reverse is the order in which gradients are reduced. */
+/**
+ * The model's units; their reverse is the order in which gradients are reduced.
+ *
+ * @example
+ * const [unit] = layoutUnits(new nn.Linear(4, 3), { numShards: 2 })
+ * unit?.size // 32
+ */
 export function layoutUnits(model: Module, options: LayoutOptions): UnitLayout[] {
   const { include = () => true } = options
   const named = [...model.namedParameters()].filter(([, parameter]) => include(parameter))
@@ -164,7 +170,13 @@ function layoutUnit(module: string, parameters: readonly Parameter[], options: L
   }
 }
 
-/** The parameters' parts that lie in [start, end) of a unit. */
+/**
+ * The parameters' parts that lie in [start, end) of a unit.
+ *
+ * @example
+ * const [unit] = layoutUnits(new nn.Linear(4, 3), { numShards: 2 }) as [UnitLayout]
+ * piecesIn(unit, 10, 15).map(({ slot, count }) => `${slot.parameter.name} ${count}`) // ['weight 2', 'bias 3']
+ */
 export function piecesIn(unit: UnitLayout, start: number, end: number): Piece[] {
   return unit.slots.flatMap((slot) => {
     const from = Math.max(start, slot.offset)

@@ -4,7 +4,15 @@
 namespace zs::cpu {
 namespace {
 
-using Pairs = vector_of<16>::U;
+// Slots of two lines of k that follow each other.
+template <int W> ZS_INLINE void join(const bf16 *first, const bf16 *second, float *to) {
+  using Pairs = typename vector_of<W>::U;
+  typename vector_of<W>::H even, odd;
+  memcpy(&even, first, sizeof even);
+  memcpy(&odd, second, sizeof odd);
+  const Pairs slots = __builtin_convertvector(even, Pairs) | __builtin_convertvector(odd, Pairs) << 16;
+  memcpy(to, &slots, sizeof slots);
+}
 
 // Lines of k are transposed as 32-bit pairs; an odd last k is completed with 0.
 void pack_pairs(const void *from, int64_t row, bool k_contiguous, int count, int64_t num_k, int width, float *panel) {
@@ -44,13 +52,11 @@ void pack_pairs(const void *from, int64_t row, bool k_contiguous, int count, int
   for (int64_t k = 0; k < num_k; k += 2, source += 2 * row, panel += width) {
     const bool pair = k + 1 < num_k;
     int j = 0;
-    for (; pair && j + 16 <= count; j += 16) {
-      __builtin_prefetch(source + 8 * row + j), __builtin_prefetch(source + 9 * row + j);
-      vector_of<16>::H even, odd;
-      memcpy(&even, source + j, sizeof even);
-      memcpy(&odd, source + row + j, sizeof odd);
-      Pairs slots = __builtin_convertvector(even, Pairs) | __builtin_convertvector(odd, Pairs) << 16;
-      memcpy(panel + j, &slots, sizeof slots);
+    for (; pair && j + 16 <= count; j += 16) join<16>(source + j, source + row + j, panel + j);
+    if (pair && count - j >= 8) {  // a rest of more than half a vector: two halves that overlap
+      join<8>(source + j, source + row + j, panel + j);
+      j = count;
+      join<8>(source + j - 8, source + row + j - 8, panel + j - 8);
     }
     for (; j < width; j++) {
       uint32_t even = j < count ? source[j].bits : 0, odd = pair && j < count ? source[row + j].bits : 0;

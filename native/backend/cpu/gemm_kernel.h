@@ -64,8 +64,14 @@ void pack(const void *from, int64_t row, bool k_contiguous, int count, int64_t n
   if (k_contiguous) return pack_transposed<W>(source, row, count, num_k, width, panel);
   for (int64_t k = 0; k < num_k; k++, source += row, panel += width) {
     int j = 0;
-    for (; j + W <= count; j += W) {
-      store<W>(panel + j, load<W>(source + j));
+    for (; j + W <= count; j += W) store<W>(panel + j, load<W>(source + j));
+    if constexpr (W >= 8) {
+      constexpr int half = W / 2;  // a rest of more than half a vector: two halves that overlap
+      if (count - j >= half) {
+        store<half>(panel + j, load<half>(source + j));
+        store<half>(panel + count - half, load<half>(source + count - half));
+        j = count;
+      }
     }
     for (; j < count; j++) panel[j] = to_float(source[j]);
     for (; j < width; j++) panel[j] = 0;
