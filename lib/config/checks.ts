@@ -1,7 +1,7 @@
 // What no single key can say: rules between keys, and values that follow from others.
 
 import type { Read } from './index.js'
-import { fail, type Reading, show } from './read.js'
+import { fail, note, type Reading, show } from './read.js'
 
 /** @throws CONFIG naming both keys of a contradiction. */
 export function checkTogether(reading: Reading, read: Read): void {
@@ -14,6 +14,8 @@ export function checkTogether(reading: Reading, read: Read): void {
   for (const [name, { device, nvme_path }] of Object.entries({ offload_optimizer, offload_param })) {
     if (device === 'nvme' && nvme_path === null)
       fail(reading, `zero_optimization.${name}.nvme_path is missing; "nvme" needs a folder`)
+    if (device === 'nvme' && read.checkpoint.async_save)
+      note(reading, `training waits for a save of what zero_optimization.${name} has on disk`, 'checkpoint.async_save')
   }
   const { type: schedule, params } = read.scheduler
   if (schedule === null && JSON.stringify(params) !== '{}' && params !== null)

@@ -125,7 +125,11 @@ export const activationCheckpointing = section(
 )
 
 export const checkpoint = section('Checkpoints.', {
-  async_save: served(boolean, false, 'training goes on while a checkpoint is written; ours'),
+  async_save: served(
+    boolean,
+    false,
+    'training goes on while a checkpoint is written; ours. Not with the "nvme" device',
+  ),
   tag_validation: hint(
     oneOf(['Warn', 'Ignore', 'Fail'], true),
     'Warn',

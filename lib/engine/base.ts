@@ -15,6 +15,7 @@ import type { Schedule } from '../optim/schedules.js'
 import type { ProcessGroup } from '../parallel/group.js'
 import { type Mesh, meshWords } from '../parallel/mesh.js'
 import { Access, type GatheredOptions, gathered } from '../parallel/zero/access.js'
+import { usesDisk } from '../parallel/zero/offload.js'
 import { type Offloadable, offloadables } from '../parallel/zero/unit.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import { type MemoryByCategory, memory } from '../tensor/memory.js'
@@ -71,7 +72,7 @@ export interface SaveOptions {
   tokenizer?: string
   /** Newest checkpoints to keep; 0: all. */
   retain?: number
-  /** True: in the background, from a copy in host memory. Default: as `checkpoint.async_save` says. */
+  /** True: in the background, from a copy in host memory (not of what lies on disk). Default: `checkpoint.async_save`. */
   async?: boolean
 }
 
@@ -304,7 +305,8 @@ export abstract class BaseEngine<Args extends Tensor[]> {
         ...(tokenizer && { tokenizer }),
       },
     }
-    return this.#saver.save(request, options.async ?? asyncSave)
+    // A copy of what lies on disk would take the memory that it is not to take.
+    return this.#saver.save(request, (options.async ?? asyncSave) && !usesDisk(zero.options.offload))
   }
 
   /** Collective. Resolves when a save in the background, if there is one, is durable; throws what it failed with. */

@@ -1,6 +1,6 @@
 // Runs the command line as a user does: processes, files, exit statuses.
 
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -169,4 +169,15 @@ export function processesOf(text: string): number[] {
 export function rankOf(pid: number): number | undefined {
   const found = /(?:^|\0)RANK=(\d+)/.exec(readFileSync(`/proc/${pid}/environ`, 'utf8'))
   return found ? Number(found[1]) : undefined
+}
+
+/** Whether a test may mount small file systems. */
+export function mayMount(): boolean {
+  const folder = mkdtempSync(join(tmpdir(), 'zeroshard-mount-'))
+  try {
+    if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', folder]).status !== 0) return false
+    return spawnSync('umount', [folder]).status === 0
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 }

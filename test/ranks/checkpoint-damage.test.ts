@@ -5,31 +5,18 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
-  rmdirSync,
   rmSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { losses, Workspace, whole } from '../helpers/program.js'
+import { losses, mayMount, Workspace, whole } from '../helpers/program.js'
 
 const stepName = (step: number): string => `step-${String(step).padStart(8, '0')}`
-
-function mayMount(): boolean {
-  const folder = mkdtempSync(join(tmpdir(), 'zeroshard-mount-'))
-  try {
-    if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', folder]).status !== 0) return false
-    return spawnSync('umount', [folder]).status === 0
-  } finally {
-    rmdirSync(folder)
-  }
-}
 
 t.test('damage is found and named, and the checkpoint before is used, on all ranks', async (t) => {
   const space = new Workspace(t)

@@ -56,6 +56,8 @@ export interface LayoutOptions {
   persistBelow?: number
   /** Parameters outside of blocks: units by module, in the order of use, instead of one that comes first. */
   splitRoot?: boolean
+  /** Elements: shards are multiples of it, those of small parameters that stay whole excepted. */
+  alignment?: number
   /** False for parameters that have no memory on this rank. */
   include?: (parameter: Parameter) => boolean
 }
@@ -146,9 +148,10 @@ function layoutUnit(module: string, parameters: readonly Parameter[], options: L
     if (last?.group === groupOf(parameter)) last.end = offset
     else groups.push({ group: groupOf(parameter), end: offset })
   }
-  const quantum = numShards * ALIGNMENT
-  const size = Math.ceil(offset / quantum) * quantum
   const [first] = parameters as [Parameter]
+  const persistent = isPersistent(first, options)
+  const quantum = numShards * (persistent ? ALIGNMENT : (options.alignment ?? ALIGNMENT))
+  const size = Math.ceil(offset / quantum) * quantum
   const last = groups[groups.length - 1]
   if (last) last.end = size
   return {
@@ -160,7 +163,7 @@ function layoutUnit(module: string, parameters: readonly Parameter[], options: L
     shardSize: size / numShards,
     groups,
     trainable: first.trainable,
-    persistent: isPersistent(first, options),
+    persistent,
     replicas: first.replicas,
     partialGradient: first.partialGradient,
     partialOver: first.partialOver ?? (first.partialGradient ? first.replicas : undefined),

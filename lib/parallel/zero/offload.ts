@@ -46,6 +46,18 @@ export interface SwapFiles {
   parameters?: SwapFile | undefined
 }
 
+export const filesOf = ({ optimizer, parameters }: SwapFiles): SwapFile[] =>
+  [optimizer, parameters].filter((file) => file !== undefined)
+
+/** Why disks are used in a slower way than they could be. */
+export const notesOf = (files: SwapFiles): string[] => [
+  ...new Set(filesOf(files).flatMap(({ native }) => (native.note ? [`nvme_path: ${native.note}`] : []))),
+]
+
+/** The same on every rank, also on one that has nothing to put there. */
+export const usesDisk = ({ optimizer, parameters }: OffloadOptions = {}): boolean =>
+  optimizer?.device === 'nvme' || parameters?.device === 'nvme'
+
 interface PlanRequest {
   lifetimes: Lifetimes
   dtype: DType

@@ -6,13 +6,13 @@ import type { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
 import type { Optimizer } from '../../optim/optimizer.js'
 import { tidy, unscoped } from '../../tensor/scope.js'
-import { COMMUNICATION, COMPUTE, type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
+import { bytesPerElement, COMMUNICATION, COMPUTE, type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
 import { Fetcher } from './fetcher.js'
 import { layoutUnits } from './layout.js'
-import { checkOffload, type OffloadOptions, planOffload, type SwapFiles } from './offload.js'
+import { checkOffload, filesOf, type OffloadOptions, planOffload, type SwapFiles } from './offload.js'
 import type { Span } from './spans.js'
-import type { SwapFile } from './swap-file.js'
+import { PAGE } from './swap-file.js'
 import { Swapper } from './swapper.js'
 import { lifetimes, makeUnit, type Stage, type Unit } from './unit.js'
 
@@ -69,7 +69,7 @@ export class Zero {
   readonly #order: readonly Unit[]
   readonly #left = new Map<Unit, number>()
   readonly #stream: number
-  readonly #files: SwapFiles
+  readonly files: SwapFiles
   readonly #swapper: Swapper
   /** Of #order, those that the backward under way goes through. */
   #queue: readonly Unit[] = []
@@ -96,11 +96,13 @@ export class Zero {
       maxUnit,
       persistBelow: sharded ? options.persistBelow : 0,
       splitRoot: sharded,
+      // Read from disk to their place in the whole, without a copy on the way.
+      ...(offload.parameters?.device === 'nvme' && { alignment: PAGE / bytesPerElement[dtype] }),
       ...(options.include && { include: options.include }),
     })
     const plan = planOffload(layouts, { lifetimes: keeps, dtype, optimizer, offload }, options.world.rank)
     const { files } = plan
-    this.#files = files
+    this.files = files
     this.units = layouts.map((layout, index) => {
       const places = plan.places[index] as (typeof plan.places)[number]
       return makeUnit(layout, { lifetimes: keeps, group, dtype, seed, optimizer, places, files })
@@ -283,6 +285,6 @@ export class Zero {
     })
     for (const unit of this.units) unit.dispose()
     this.#swapper.dispose()
-    for (const file of Object.values(this.#files) as (SwapFile | undefined)[]) file?.close()
+    for (const file of filesOf(this.files)) file.close()
   }
 }

@@ -1,13 +1,12 @@
-// One rank of test/ranks/offload.test.ts: the same training with its states in every place, at one stage; each place
+// One rank of test/ranks/offload.test.ts: the same training with its states in every place, at some stages; each place
 // also goes on from the checkpoint of the place before. Prints what the test compares, one JSON line (rank 0).
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { initialize, memory, nn, ops, tensor } from '../../../dist/index.js'
 
-const [folder, stageText, precision, accumulation, type] = process.argv.slice(2)
-const stage = Number(stageText)
+const [folder, stages, precision, accumulation, type] = process.argv.slice(2)
 const disk = { device: 'nvme', nvme_path: folder }
-const places = {
+const placesOf = (stage) => ({
   none: {},
   cpu: { offload_optimizer: { device: 'cpu' } },
   nvme: { offload_optimizer: disk },
@@ -18,7 +17,7 @@ const places = {
     'both nvme': { offload_optimizer: disk, offload_param: { ...disk, max_in_cpu: 0 } },
     mixed: { offload_optimizer: { ...disk, ratio: 0.6 }, offload_param: { ...disk, max_in_cpu: 40_000 } },
   }),
-}
+})
 
 class Block extends nn.Module {
   up = new nn.Linear(64, 256)
@@ -45,7 +44,7 @@ class Net extends nn.Module {
 }
 
 const dtype = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' }[precision]
-const start = (place) =>
+const start = (stage, place) =>
   initialize({
     model: new Net(),
     config: {
@@ -96,8 +95,15 @@ const { rank } = first.group
 const before = memory.stats()
 const result = {}
 let previous
-for (const [name, place] of Object.entries(places)) {
-  const engine = await start(place)
+for (const stage of stages.split(',').map(Number)) {
+  previous = undefined // stages differ in the order of sums
+  for (const [name, place] of Object.entries(placesOf(stage))) await tryPlace(`${stage} ${name}`, stage, place)
+}
+await first.close()
+if (rank === 0) console.log(JSON.stringify(result))
+
+async function tryPlace(name, stage, place) {
+  const engine = await start(stage, place)
   const rows = await train(engine, 3)
   const live = bytes()
   const states = Object.keys(engine.parts.zero.units.at(-1).states)
@@ -108,7 +114,7 @@ for (const [name, place] of Object.entries(places)) {
     probe[kind] = [whole.reduce((sum, x, i) => sum + x * Math.cos(i), 0), part?.start, part?.values.at(-1)]
   }
   // Changed by name, by a whole gathered parameter, by a move to the host and back: then the checkpoint undoes it.
-  const path = await engine.saveCheckpoint(join(folder, `saved-${name.replace(' ', '-')}`))
+  const path = await engine.saveCheckpoint(join(folder, `saved-${name.replaceAll(' ', '-')}`))
   engine.access.setFull('blocks.0.down.bias', new Float32Array(64).fill(0.5))
   for (const kind of states) engine.access.setFull('blocks.0.down.weight', new Float32Array(64 * 256).fill(0.25), kind)
   await engine.gathered(
@@ -135,5 +141,3 @@ for (const [name, place] of Object.entries(places)) {
   const tensors = memory.stats().tensors - before.tensors
   result[name] = { rows, rest, live, again, probe, changed, visible, tensors }
 }
-await first.close()
-if (rank === 0) console.log(JSON.stringify(result))
