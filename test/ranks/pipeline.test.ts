@@ -91,6 +91,9 @@ t.test('fewer micro-batches than stages work; checkpoints go from one cut to ano
   const cut = { train_micro_batch_size_per_gpu: 8, mesh: { pipeline: 4 } }
   const half = whole(t, await space.train(config(cut), { ranks: 4, output, args: ['--steps', '4'] }))
   closeCurves(t, losses(half), losses(one).slice(0, 4), '2 micro-batches on 4 stages')
+  const timed = { ...cut, pipeline: { partition: 'time' } }
+  const other = whole(t, await space.train(config(timed), { ranks: 4, args: ['--steps', '4'] }))
+  closeCurves(t, losses(other), losses(one).slice(0, 4), 'cut by time')
   const zero = { zero_optimization: { stage: 3, stage3_param_persistence_threshold: 0 } }
   const rest = whole(t, await space.train(config(zero), { ranks: 2, output, args: ['--resume', 'auto'] }))
   closeCurves(t, losses(rest), losses(one).slice(4), 'resumed at stage 3 on 2 ranks')
