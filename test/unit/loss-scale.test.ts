@@ -1,8 +1,8 @@
 // The loss scale: every branch of DeepSpeed's rule, then any run against a model of it.
 
-import fc from 'fast-check'
 import t from 'tap'
 import { type LossScaleOptions, LossScaler } from '../../lib/optim/loss-scale.js'
+import { fc } from '../helpers/properties.js'
 
 /** Scales before each step of a text: '.' went well, 'x' overflowed. */
 function scales(scaler: LossScaler, steps: string): number[] {

@@ -1,7 +1,6 @@
 // Plans for tensor parallelism: what they match, what they refuse, what is deduced for a user's model; how sizes,
 // heads and sequence rows are dealt to ranks.
 
-import fc from 'fast-check'
 import t from 'tap'
 import * as nn from '../../lib/nn/index.js'
 import { Gpt2, Llama } from '../../lib/nn/models/index.js'
@@ -12,6 +11,7 @@ import { deal, partRanges, unevenPart, vocabularyRange } from '../../lib/paralle
 import { deducePlan } from '../../lib/parallel/tensor/deduce.js'
 import { memory } from '../../lib/tensor/memory.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
+import { fc } from '../helpers/properties.js'
 
 class Mlp extends nn.Module {
   readonly norm = new nn.LayerNorm(4)

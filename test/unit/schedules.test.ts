@@ -1,9 +1,9 @@
 // Learning-rate schedules against DeepSpeed's (test/reference/schedules.py made the numbers), and what they refuse.
 
 import { readFileSync } from 'node:fs'
-import fc from 'fast-check'
 import t from 'tap'
 import { makeSchedule, type ScheduleConfig } from '../../lib/optim/schedules.js'
+import { fc } from '../helpers/properties.js'
 
 const BASE = 0.05
 interface Curve extends ScheduleConfig {
