@@ -8,7 +8,9 @@ import { type Benchmark, inChild, median, type Row, type Work } from '../harness
 import { binding, busyIntervals, createModel, initialize, lengthOf, overlapShare, tensor, trace } from '../library.js'
 
 interface Cut {
+  /** Samples of a micro-batch, and of a step. */
   micro: number
+  samples?: number
   config: Record<string, unknown>
 }
 interface Result {
@@ -20,7 +22,7 @@ interface Result {
   activations: number
 }
 
-const [samples, tokens, steps] = [8, 64, 4]
+const [tokens, steps, rounds] = [64, 3, 2]
 
 /** Idle share of the compute stream between the first and the last matrix product. */
 function idleShare(records: ReturnType<typeof trace.take>['records']): number {
@@ -32,7 +34,7 @@ function idleShare(records: ReturnType<typeof trace.take>['records']): number {
   return 1 - lengthOf(busyIntervals(records, inside)) / (end - begin)
 }
 
-export const work: Work<Cut, Result> = async ({ micro, config }) => {
+export const work: Work<Cut, Result> = async ({ micro, samples = 8, config }) => {
   const model = createModel({ model_type: 'gpt2', resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0 })
   const engine = await initialize({
     model,
@@ -71,9 +73,9 @@ export const work: Work<Cut, Result> = async ({ micro, config }) => {
 }
 
 const on = (cut: Cut): Promise<Result> => inChild(import.meta.url, cut, { ranks: 2, threads: 1 })
-const speed = (result: Result): number => (samples * tokens) / median(result.seconds)
+const speed = ({ samples = 8 }: Cut, { seconds }: Result): number => (samples * tokens) / median(seconds)
 const atStage = (stage: number, bf16 = false): Cut => ({
-  micro: samples / 2,
+  micro: 4,
   config: { zero_optimization: { stage }, bf16: { enabled: bf16 } },
 })
 const hidden = (name: string, { overlap }: Result): Row => ({
@@ -82,13 +84,31 @@ const hidden = (name: string, { overlap }: Result): Row => ({
   unit: '%',
 })
 
-async function stages(base: Result): Promise<Row[]> {
-  const rows: Row[] = [{ name: 'dp 2, stage 0', value: speed(base), unit: 'tokens/s' }, hidden('dp 2, stage 0', base)]
+/** The cut against stage 0 on as many samples, in turn, so that a machine's moods meet both. */
+async function beside(name: string, cut: Cut, target: `>= ${number}`): Promise<{ rows: Row[]; last: Result }> {
+  const base: Cut = { ...atStage(0), ...(cut.samples && { samples: cut.samples }) }
+  const [theirs, ours]: [number[], number[]] = [[], []]
+  let last: Result | undefined
+  for (let round = 0; round < rounds; round++) {
+    theirs.push(...(await on(base)).seconds)
+    last = await on(cut)
+    ours.push(...last.seconds)
+  }
+  const found = last as Result
+  const [value, other] = [speed(cut, { ...found, seconds: ours }), speed(base, { ...found, seconds: theirs })]
+  const rows: Row[] = [
+    { name, value, unit: 'tokens/s', note: `stage 0 beside it: ${other.toFixed(0)}` },
+    { name: `${name}, over stage 0`, value: value / other, unit: '×', target },
+  ]
+  return { rows, last: found }
+}
+
+async function stages(): Promise<Row[]> {
+  const rows = [hidden('dp 2, stage 0', await on(atStage(0)))]
   for (const stage of [1, 2, 3]) {
     const name = `dp 2, stage ${stage}`
-    const result = await on(atStage(stage))
-    rows.push({ name, value: speed(result), unit: 'tokens/s' }, hidden(name, result))
-    rows.push({ name: `${name}, over stage 0`, value: speed(result) / speed(base), unit: '×', target: '>= 0.85' })
+    const { rows: found, last } = await beside(name, atStage(stage), '>= 0.85')
+    rows.push(...found, hidden(name, last))
   }
   for (const [stage, theirs] of [
     [1, 165],
@@ -96,47 +116,49 @@ async function stages(base: Result): Promise<Row[]> {
     [3, 175],
   ] as const) {
     const name = `bf16, dp 2, stage ${stage}`
-    const result = await on(atStage(stage, true))
-    rows.push({ name, value: speed(result), unit: 'tokens/s' }, hidden(name, result))
+    const cut = atStage(stage, true)
+    const result = await on(cut)
+    const value = speed(cut, result)
+    rows.push({ name, value, unit: 'tokens/s' }, hidden(name, result))
     const note = `DeepSpeed: ${theirs} tokens/s`
-    rows.push({ name: `${name}, over DeepSpeed`, value: speed(result) / theirs, unit: '×', target: '>= 1.5', note })
+    rows.push({ name: `${name}, over DeepSpeed`, value: value / theirs, unit: '×', target: '>= 1.5', note })
   }
   return rows
 }
 
-async function pipelines(base: Result): Promise<Row[]> {
-  const cut = (schedule: string, partition: string): Promise<Result> =>
-    on({ micro: 1, config: { mesh: { pipeline: 2 }, pipeline: { schedule, partition } } })
-  const byTime = await cut('1f1b', 'time')
-  const byParameters = await cut('1f1b', 'parameters')
-  const gpipe = await cut('gpipe', 'time')
-  const formula = 1 / (samples + 1)
-  const name = `pp 2, ${samples} micro-batches`
+/** 8 micro-batches of 4 samples. */
+async function pipelines(): Promise<Row[]> {
+  const cut = (schedule: string, partition: string): Cut => ({
+    micro: 4,
+    samples: 32,
+    config: { mesh: { pipeline: 2 }, pipeline: { schedule, partition } },
+  })
+  const { rows, last } = await beside('pp 2, 8 micro-batches, cut by time', cut('1f1b', 'time'), '>= 0.8')
+  const byParameters = cut('1f1b', 'parameters')
+  const value = speed(byParameters, await on(byParameters))
+  const gpipe = await on(cut('gpipe', 'time'))
+  const formula = 1 / 9
   return [
-    { name: `${name}, cut by time`, value: speed(byTime), unit: 'tokens/s' },
-    { name: `${name}, over dp 2`, value: speed(byTime) / speed(base), unit: '×', target: '>= 0.8' },
-    { name: `${name}, cut by parameters`, value: speed(byParameters), unit: 'tokens/s' },
-    { name: 'pp 2, bubble', value: byTime.idle, unit: '', note: `formula ${formula.toFixed(3)}` },
-    { name: 'pp 2, bubble against the formula', value: Math.abs(byTime.idle - formula), unit: '', target: '<= 0.03' },
+    ...rows,
+    { name: 'pp 2, 8 micro-batches, cut by parameters', value, unit: 'tokens/s' },
+    { name: 'pp 2, bubble', value: last.idle, unit: '', note: `formula ${formula.toFixed(3)}` },
+    { name: 'pp 2, bubble against the formula', value: Math.abs(last.idle - formula), unit: '', target: '<= 0.03' },
     {
       name: 'pp 2, peak activations of 1F1B over GPipe',
-      value: byTime.activations / gpipe.activations,
+      value: last.activations / gpipe.activations,
       unit: '×',
-      note: `formula ${(2 / samples).toFixed(2)} on the first stage, and what one micro-batch needs while it runs`,
+      note: 'formula 0.25 on the first stage, and what one micro-batch needs while it runs',
     },
   ]
 }
 
 export default {
-  title: `GPT-2 124M on 2 ranks of one thread: ${samples} samples of ${tokens} tokens in a step, f32 where not said`,
+  title:
+    'GPT-2 124M on 2 ranks of one thread: 64 tokens a sample, 8 samples a step (pipelines: 32), f32 where not said',
   async run() {
     if (availableParallelism() < 2) return []
-    const base = await on(atStage(0))
-    const rows = await stages(base)
-    const tensor = await on({ micro: samples, config: { mesh: { tensor: 2 } } })
-    rows.push({ name: 'tp 2', value: speed(tensor), unit: 'tokens/s' })
-    rows.push({ name: 'tp 2, over dp 2', value: speed(tensor) / speed(base), unit: '×', target: '>= 0.8' })
-    rows.push(hidden('tp 2', tensor))
-    return [...rows, ...(await pipelines(base))]
+    const rows = await stages()
+    const { rows: found, last } = await beside('tp 2', { micro: 8, config: { mesh: { tensor: 2 } } }, '>= 0.8')
+    return [...rows, ...found, hidden('tp 2', last), ...(await pipelines())]
   },
 } satisfies Benchmark
