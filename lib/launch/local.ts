@@ -162,10 +162,12 @@ async function freePort(): Promise<number> {
   return port
 }
 
+const leave = (): void => process.exit(1)
+
 /** In a rank: ends this process when its launcher is gone, however it went; also where it went before this call. */
 export function exitWithParent(): void {
   if (process.connected === false) process.exit(1)
-  if (!process.channel) return
-  process.on('disconnect', () => process.exit(1))
+  if (!process.channel || process.listeners('disconnect').includes(leave)) return
+  process.on('disconnect', leave)
   process.channel.unref()
 }
