@@ -2,7 +2,7 @@
 // and 4 ranks; the most that a step adds; what the estimators promised; and limits that stage 3 stays under.
 
 import t from 'tap'
-import { losses, Workspace, whole } from '../helpers/program.js'
+import { closeCurves, losses, Workspace, whole } from '../helpers/program.js'
 
 interface Bytes {
   parameters: number
@@ -103,3 +103,29 @@ for (const ranks of [1, 2, 4]) {
     }
   })
 }
+
+t.test('under a limit below the model, stage 3 starts, trains, saves, loads and trains on; stage 0 ends', async (t) => {
+  const space = new Workspace(t)
+  const config = (stage: number) =>
+    space.config({
+      model: { config: { model_type: 'gpt2', n_layer: 12, n_head: 2, n_embd: 128, n_positions: 8, vocab_size: 256 } },
+      train_batch_size: 8,
+      train: { steps: 4, save_interval: 2, seed: 3 },
+      zero_optimization: { stage, stage3_param_persistence_threshold: 200, stage3_prefetch_bucket_size: 0 },
+    })
+  const free = whole(t, await space.train(config(0), { ranks: 8 }))
+  const model = free.steps[0]?.memory.parameters as number
+  t.ok(model > 9e6, `${model} bytes of parameters`)
+  // Nothing is offloaded: a rank's shares of parameters, gradients and two moments are half of this model in f32.
+  const env = { ZEROSHARD_MEMORY_LIMIT: String(Math.round(0.85 * model)) }
+  const output = space.path('limited')
+  const run = whole(t, await space.train(config(3), { ranks: 8, env, output }))
+  closeCurves(t, losses(run), losses(free), 'limited')
+  const resume = ['--resume', `${output}/checkpoints/step-00000002`]
+  const rest = whole(t, await space.train(config(3), { ranks: 8, env, args: resume }))
+  t.strictSame(losses(rest), losses(run).slice(2), 'resumed, bit for bit')
+  const { status, stderr, steps } = await space.train(config(0), { ranks: 8, env })
+  t.equal(status, 1)
+  t.match(stderr, /no memory for .* of \w+; live: parameters .*limit/, 'stage 0 holds it')
+  t.equal(steps.length, 0)
+})
