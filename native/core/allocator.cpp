@@ -9,12 +9,20 @@ namespace {
 constexpr size_t kSmallest = 64;
 constexpr size_t kLarge = size_t{1} << 20;
 constexpr size_t kLargeStep = size_t{64} << 10;
-constexpr size_t kHuge = size_t{2} << 20;      // huge pages; segments are multiples of it
+constexpr size_t kHuge = size_t{2} << 20;      // huge pages; segments are multiples of it where that costs little
 constexpr size_t kSegment = size_t{16} << 20;  // for requests below half of it
 constexpr size_t kRecords = 256;
 constexpr size_t kCandidates = 4;  // newest cached blocks looked at for one without foreign hazards
 
 size_t round_up(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
+
+// Of one large block. The last huge page would be resident whole, however little of it is asked for: where that is more
+// than 1/16 of the block, its end lies in small pages.
+size_t segment_size(size_t bytes) {
+  if (bytes < kSegment / 2) return kSegment;
+  const size_t huge = round_up(bytes, kHuge);
+  return huge - bytes > bytes / 16 ? bytes : huge;
+}
 
 // Sizes 64, 128, … 512 and then eight per doubling.
 struct SizeClass {
@@ -158,7 +166,7 @@ Block *Allocator::allocate_large(size_t bytes) {
     block = *found;
     large_.erase(found);
   } else {
-    Segment *segment = add_segment(bytes < kSegment / 2 ? kSegment : round_up(bytes, kHuge));
+    Segment *segment = add_segment(segment_size(bytes));
     if (!segment) return nullptr;
     block = segment->first;
   }
