@@ -2,6 +2,7 @@
 // and 4 ranks; the most that a step adds; what the estimators promised; and limits that stage 3 stays under.
 
 import t from 'tap'
+import { estimateModelStates } from '../../lib/parallel/zero/estimate.js'
 import { closeCurves, losses, Workspace, whole } from '../helpers/program.js'
 
 interface Bytes {
@@ -128,4 +129,15 @@ t.test('under a limit below the model, stage 3 starts, trains, saves, loads and 
   t.equal(status, 1)
   t.match(stderr, /no memory for .* of \w+; live: parameters .*limit/, 'stage 0 holds it')
   t.equal(steps.length, 0)
+})
+
+t.test('estimates: the formulas, what is offloaded, and what is no model', async (t) => {
+  const of = (more: object) => estimateModelStates({ model: 640, stage: 3, numRanks: 4, ...more })
+  t.strictSame(of({}), { parameters: 320, gradients: 640, optimizer: 1920, host: 0, total: 2880 })
+  t.strictSame(of({ stage: 1, precision: 'fp32' }).total, 2560 + 2560 + 1280)
+  t.match(of({ numStates: 1 }), { optimizer: 1280 }, 'Lion')
+  const away = of({ offloadOptimizer: true, offloadParameters: true })
+  t.strictSame(away, { parameters: 0, gradients: 640, optimizer: 0, host: 2240, total: 2880 })
+  for (const wrong of [{ model: 0 }, { numRanks: 0 }, { numRanks: 1.5 }, { model: Number.NaN }])
+    t.throws(() => of(wrong), { code: 'ARGUMENT', message: /both must be positive/ })
 })
