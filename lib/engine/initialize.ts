@@ -28,7 +28,7 @@ import type { Tensor } from '../tensor/tensor.js'
 import type { EngineParts, Trainable } from './base.js'
 import { Engine } from './engine.js'
 import { offloadOf } from './offload.js'
-import { PipelineEngine } from './pipeline-engine.js'
+import { bubbleNotes, PipelineEngine } from './pipeline-engine.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
 export interface World {
@@ -126,6 +126,7 @@ export function makeEngine<Args extends Tensor[]>(
   parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
+  if (cut) config.hints.push(...bubbleNotes(schedule, pp, config.gradient_accumulation_steps))
   const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
   const offload = offloadOf(config)
   const zero = new Zero(model, {
