@@ -26,6 +26,8 @@ export interface HyperGroup {
 export interface ZeroOptions {
   stage: Stage
   dtype: DType
+  /** In which gradients are accumulated; undefined: f32. */
+  gradientDtype?: DType
   seed: number
   /** Over which parameters are replicated and gradients reduced: data and context parallelism. */
   group: ProcessGroup
@@ -38,7 +40,7 @@ export interface ZeroOptions {
   overlap: boolean
   /** Gradients are averaged over the group, or summed. */
   average: boolean
-  /** What gradients travel as; undefined: f32. */
+  /** What gradients travel as; undefined: what they are accumulated in. */
   communicationDtype?: DType
   /** Elements: largest unit, smallest sharded parameter, parameters to fetch ahead and to hold. */
   maxUnit: number
@@ -82,7 +84,7 @@ export class Zero {
     readonly model: Module,
     readonly options: ZeroOptions,
   ) {
-    const { group, dtype, seed, optimizer, maxUnit, overlap } = options
+    const { group, dtype, gradientDtype = 'f32', seed, optimizer, maxUnit, overlap } = options
     // Over one rank a shard is the whole: nothing is gained by copies of it.
     const { offload = {} } = options
     checkOffload(options.stage, offload)
@@ -105,7 +107,7 @@ export class Zero {
     this.files = files
     this.units = layouts.map((layout, index) => {
       const places = plan.places[index] as (typeof plan.places)[number]
-      return makeUnit(layout, { lifetimes: keeps, group, dtype, seed, optimizer, places, files })
+      return makeUnit(layout, { lifetimes: keeps, group, dtype, gradientDtype, seed, optimizer, places, files })
     })
     this.#order = this.units.filter((unit) => unit.layout.trainable).reverse()
     this.#swapper = new Swapper(this.#order, offload.optimizer?.bufferCount ?? 2)
@@ -172,7 +174,7 @@ export class Zero {
     if (unit.keeps.gradients === 'shard') {
       const full = unit.collect()
       if (unit.accumulating) {
-        const sum = unscoped(() => empty([own.count], { category: 'gradients' }))
+        const sum = unscoped(() => empty([own.count], { category: 'gradients', dtype: own.dtype }))
         this.#collective(unit, sum, full)
         runOp('binary', [own], [own, sum], [0], this.#stream)
         sum.dispose()
@@ -184,26 +186,23 @@ export class Zero {
 
   /** The sum (or mean) of `input` over the ranks: all of it, or this rank's shard. */
   #collective(unit: Unit, output: Tensor, input: Tensor): void {
-    const { group, average, communicationDtype } = this.options
+    const { group, average, communicationDtype: wire = input.dtype } = this.options
     const options = { average, tag: unit.layout.index, stream: this.#stream }
     const reduce = (to: Tensor, from: Tensor): void => {
       if (to.count === from.count && group.size > 1) group.allReduce(to, options)
       else group.reduceScatter(to, from, options)
     }
-    if (!communicationDtype || communicationDtype === 'f32') {
+    if (wire === input.dtype) {
       reduce(output, input)
       return
     }
     unscoped(() => {
-      const narrow = empty([input.count], { dtype: communicationDtype, category: 'buffers', shared: true })
-      runOp('cast', [narrow], [input], [], this.#stream)
-      const result =
-        output.count === input.count
-          ? narrow
-          : empty([output.count], { dtype: communicationDtype, category: 'buffers' })
-      reduce(result, narrow)
+      const sent = empty([input.count], { dtype: wire, category: 'buffers', shared: true })
+      runOp('cast', [sent], [input], [], this.#stream)
+      const result = output.count === input.count ? sent : empty([output.count], { dtype: wire, category: 'buffers' })
+      reduce(result, sent)
       runOp('cast', [output], [result], [], this.#stream)
-      for (const tensor of new Set([narrow, result])) tensor.dispose()
+      for (const tensor of new Set([sent, result])) tensor.dispose()
     })
   }
 
