@@ -44,8 +44,8 @@ export interface EngineParts {
   stage: number
   /** Saves are in the background unless said otherwise. */
   asyncSave?: boolean
-  /** Told the modules whose gradients were infinite or NaN in a step that was therefore skipped. */
-  onNotFinite?: (step: number, modules: string[]) => void
+  /** Told, on every rank, the first parameter whose gradient was infinite or NaN in a step that was therefore skipped. */
+  onNotFinite?: (step: number, parameter: string) => void
   /** Called by close(), last. */
   onClose?: () => Promise<void>
 }
@@ -61,6 +61,8 @@ export interface StepResult {
   lossScale: number
   /** True where the gradients were not finite and the update was left out. */
   skipped: boolean
+  /** Of a skipped step: the first parameter, in the model's order, whose gradient was infinite or NaN. */
+  notFinite?: string
   memory: MemoryByCategory
   memoryPeak: MemoryByCategory
 }
@@ -194,11 +196,12 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     this.#applied = Number.isFinite(stored)
     this.globalSteps++
     this.samples += this.batchSize
-    if (!this.#applied) await this.#tellNotFinite()
+    const notFinite = this.#applied ? undefined : await zero.dropGradients()
+    if (notFinite) this.parts.onNotFinite?.(this.globalSteps, notFinite)
     if (this.#applied) this.#updates++
     else this.skippedSteps++
-    if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss)
-    scaler?.step(!this.#applied)
+    if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss, notFinite)
+    scaler?.step(!this.#applied, notFinite)
     await this.#saver.check()
     return {
       step: this.globalSteps,
@@ -207,21 +210,18 @@ export abstract class BaseEngine<Args extends Tensor[]> {
       gradNorm: this.#gradNorm,
       lossScale,
       skipped: !this.#applied,
+      ...(notFinite !== undefined && { notFinite }),
       memory: stats.live,
       memoryPeak: stats.peak,
     }
   }
 
-  #lossNotFinite(loss: number): never {
+  #lossNotFinite(loss: number, parameter: string | undefined): never {
+    const first = parameter ? ` (the first gradient that is not finite is that of ${parameter})` : ''
     throw new ZeroshardError(
       'NOT_FINITE',
-      `the loss of step ${this.globalSteps} is ${loss}; lower the learning rate, or look at the data of samples ${this.samples - this.batchSize} to ${this.samples - 1}`,
+      `the loss of step ${this.globalSteps} is ${loss}${first}; lower the learning rate, or look at the data of samples ${this.samples - this.batchSize} to ${this.samples - 1}`,
     )
-  }
-
-  async #tellNotFinite(): Promise<void> {
-    const units = await this.parts.zero.notFinite()
-    if (units.length) this.parts.onNotFinite?.(this.globalSteps, units)
   }
 
   /**

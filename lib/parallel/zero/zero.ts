@@ -9,6 +9,7 @@ import { tidy, unscoped } from '../../tensor/scope.js'
 import { bytesPerElement, COMMUNICATION, COMPUTE, type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
 import { Fetcher } from './fetcher.js'
+import { firstNotFinite } from './finite.js'
 import { layoutUnits } from './layout.js'
 import { checkOffload, filesOf, type OffloadOptions, planOffload, type SwapFiles } from './offload.js'
 import type { Span } from './spans.js'
@@ -240,10 +241,17 @@ export class Zero {
     })
   }
 
-  /** Names of this rank's units whose gradients were not finite in the last norm. */
-  async notFinite(): Promise<string[]> {
-    const values = (await this.#largest?.data()) as Float32Array | undefined
-    return this.#order.flatMap((unit, index) => (Number.isFinite(values?.[index] ?? 0) ? [] : [unit.layout.name]))
+  /**
+   * After an update that was left out because the norm was not finite: the first parameter in the model's order whose
+   * gradient was not (undefined: their squares were too large), then zeroes the gradients. Collective over all ranks.
+   */
+  async dropGradients(): Promise<string | undefined> {
+    const largest = (await this.#largest?.data()) as Float32Array
+    const suspects = this.#order.filter((_, index) => !Number.isFinite(largest[index]))
+    const name = await firstNotFinite(this.model, suspects, this.options.world)
+    for (const { keeps, ownGradients } of this.#order)
+      if (keeps.gradients === 'full') runOp('fill', [ownGradients], [], [0])
+    return name
   }
 
   /** One update of this rank's part, then the parameters of all. Zeroes the gradients. */
