@@ -41,6 +41,8 @@ export interface ZeroOptions {
   overlap: boolean
   /** Gradients are averaged over the group, or summed. */
   average: boolean
+  /** Where 16-bit gradients are averaged: what they are divided by before the sum; default: the average is exact. */
+  predivide?: number
   /** What gradients travel as; undefined: what they are accumulated in. */
   communicationDtype?: DType
   /** Elements: largest unit, smallest sharded parameter, parameters to fetch ahead and to hold. */
@@ -78,6 +80,8 @@ export class Zero {
   #queue: readonly Unit[] = []
   #next = 0
   #reducing = false
+  /** The backward's reductions wait for its end. */
+  #late = false
   /** Largest gradient of each unit of #order, of the last norm. */
   #largest: Tensor | undefined
 
@@ -125,7 +129,7 @@ export class Zero {
         const left = (this.#left.get(unit) ?? 0) - 1
         this.#left.set(unit, left)
         if (left === 0) this.fetcher?.done(unit)
-        if (this.#reducing) this.#advance()
+        if (this.#reducing && !this.#late) this.#advance()
       }
     }
   }
@@ -142,10 +146,14 @@ export class Zero {
 
   /**
    * Before a backward through `units` (default: all); `boundary`: its gradients are the last before an update, to be
-   * reduced as they become complete.
+   * reduced as they become complete, or, where `late`, in endBackward.
    */
-  beginBackward(boundary: boolean, units: readonly Unit[] = this.#order): void {
+  beginBackward(
+    boundary: boolean,
+    { units = this.#order, late = false }: { units?: readonly Unit[]; late?: boolean } = {},
+  ): void {
     this.#queue = units
+    this.#late = late
     this.#next = 0
     this.#reducing = boundary || this.reducesEachBackward
     for (const unit of units) this.#left.set(unit, unit.layout.slots.length)
@@ -185,13 +193,19 @@ export class Zero {
     } else if (this.options.group.size > 1) this.#collective(unit, own, unit.gradients as Tensor)
   }
 
-  /** The sum (or mean) of `input` over the ranks: all of it, or this rank's shard. */
+  /** The sum (or mean) of `input` (which may be divided in place) over the ranks: all of it, or this rank's shard. */
   #collective(unit: Unit, output: Tensor, input: Tensor): void {
-    const { group, average, communicationDtype: wire = input.dtype } = this.options
-    const options = { average, tag: unit.layout.index, stream: this.#stream }
+    const { group, average, predivide, communicationDtype: wire = input.dtype } = this.options
+    const divides = average && predivide !== undefined && wire !== 'f32' && group.size > 1
+    const options = { average: average && !divides, tag: unit.layout.index, stream: this.#stream }
+    const multiply = (by: number, x: Tensor): void => {
+      if (divides && by !== 1) runOp('affine', [x], [x], [by, 0], this.#stream)
+    }
     const reduce = (to: Tensor, from: Tensor): void => {
+      multiply(1 / (predivide ?? 1), from)
       if (to.count === from.count && group.size > 1) group.allReduce(to, options)
       else group.reduceScatter(to, from, options)
+      multiply((predivide ?? 1) / group.size, to)
     }
     if (wire === input.dtype) {
       reduce(output, input)
