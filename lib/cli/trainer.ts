@@ -153,10 +153,8 @@ function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
     warn: (text) => process.stderr.write(`${text}\n`),
   })
   engine.observe = observer.wrap
-  parts.onNotFinite = (step, modules) => {
-    const where = `${modules.slice(0, 3).join(', ')}${modules.length > 3 ? ` and ${modules.length - 3} more` : ''}`
-    progress.say(`step ${step}: gradients of ${where} are not finite; the update is left out`)
-  }
+  parts.onNotFinite = (step, parameter) =>
+    progress.say(`step ${step}: the gradient of ${parameter} is not finite; the update is left out`)
   return observer
 }
 

@@ -25,7 +25,6 @@ const metrics = 'use --metrics, one JSON object per step'
 
 export const notYet: readonly NotYet[] = [
   refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),
-  refuse('data_types.grad_accum_dtype', (c) => c.data_types.grad_accum_dtype !== 'fp32', 'leave it out: fp32'),
   say('prescale_gradients', (c) => c.prescale_gradients, inF32),
   say('gradient_predivide_factor', (c) => c.gradient_predivide_factor !== 1, inF32),
   say('zero_optimization.allgather_bucket_size', (c) => c.zero_optimization.allgather_bucket_size !== 5e8, units),

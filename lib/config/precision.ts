@@ -6,7 +6,7 @@ import { anything, boolean, floatType, integer, nullable, number, orNull, string
 const positive = integer({ min: 1 })
 
 export const bf16 = section(
-  'bfloat16 parameters and activations, f32 master weights, moments and gradient sums.',
+  'bfloat16 parameters and activations, f32 master weights and moments.',
   {
     enabled: served(boolean, false, 'train in bf16'),
     check_grad_overflow: refused(boolean, true, 'updates with infinite gradients are always left out; leave it out'),
@@ -38,7 +38,11 @@ export const fp16 = section(
 )
 
 export const dataTypes = section('Element types.', {
-  grad_accum_dtype: served(orNull(floatType, 'fp32'), 'fp32', 'type in which gradients are accumulated and reduced'),
+  grad_accum_dtype: served(
+    orNull(floatType, 'fp32'),
+    'fp32',
+    'type in which gradients are kept and added up, over micro-batches and ranks; null: fp32',
+  ),
   param_dtype: refused(nullable(string), null, 'use bf16.enabled or fp16.enabled'),
   buffer_dtype: refused(nullable(string), null, 'buffers keep the type that the model gives them; leave it out'),
 })

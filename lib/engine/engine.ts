@@ -8,7 +8,8 @@ import { scale as scaleTensor } from '../ops/arithmetic.js'
 import { memory } from '../tensor/memory.js'
 import { tidy, unscoped } from '../tensor/scope.js'
 import { runOp, type Tensor } from '../tensor/tensor.js'
-import { BaseEngine, type StepResult } from './base.js'
+import { BaseEngine, type EngineParts, type StepResult, type Trainable } from './base.js'
+import { beginBackward, bounded, endBackward, enter, exit, type Participant } from './joint.js'
 
 /**
  * A model in training: forward, backward, step, checkpoints. Made by `initialize()`; owns the parameters until close().
@@ -29,6 +30,22 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   #backwardOpen = false
   #syncing = true
   #boundary: boolean | undefined
+  /** This engine in a backward of several. */
+  readonly #participant: Participant = {
+    gradientScale: (scaleForAccumulation) => this.#gradientScale(scaleForAccumulation),
+    join: (loss) => {
+      this.#openBackward(true)
+      this.addLoss(loss)
+    },
+    leave: () => {
+      if (this.#backwardOpen) this.#closeBackward()
+    },
+  }
+
+  constructor(model: Trainable<Args>, parts: EngineParts) {
+    super(model, parts)
+    enter(this.#participant)
+  }
 
   protected get midStep(): boolean {
     return this.#micro !== 0 || this.#backwardDone
@@ -76,11 +93,12 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     if (!this.midStep) memory.resetPeak()
     this.setRandom(this.#micro)
     this.parts.zero.fetcher?.begin('train')
-    return this.observe('forward', () => this.model.forward(...args))
+    return this.observe('forward', () => bounded(this.#participant, args, (...own) => this.model.forward(...own)))
   }
 
   /**
-   * Gradients of a scalar loss, scaled for accumulation (`scaleForAccumulation`). Frees the graph, and the loss.
+   * Gradients of a scalar loss, scaled for accumulation (`scaleForAccumulation`). Frees the graph, and the loss. Where
+   * other engines' models had a part in it, it is their backward too: step() each of them.
    *
    * @example
    * engine.backward(ops.meanSquaredError(engine.forward(x), y))
@@ -88,11 +106,15 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    */
   backward(loss: Tensor, { scaleForAccumulation = true } = {}): void {
     this.#openBackward()
-    const factor = this.lossScale / (scaleForAccumulation ? this.numAccumulation : 1)
-    this.observe('backward', () => backwardFrom(loss, factor))
+    beginBackward(this.#participant, loss, scaleForAccumulation)
+    this.observe('backward', () => backwardFrom(loss, this.#gradientScale(scaleForAccumulation)))
     this.addLoss(loss)
     this.#closeBackward()
     loss.dispose()
+  }
+
+  #gradientScale(scaleForAccumulation: boolean): number {
+    return this.lossScale / (scaleForAccumulation ? this.numAccumulation : 1)
   }
 
   /**
@@ -106,14 +128,16 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    */
   scale(loss: Tensor): Tensor {
     this.#openBackward()
+    beginBackward(this.#participant, loss, true)
     this.addLoss(loss)
-    return scaleTensor(loss, this.lossScale / this.numAccumulation)
+    return scaleTensor(loss, this.#gradientScale(true))
   }
 
-  #openBackward(): void {
+  /** `guest`: the backward is led by another engine, which does its own reductions first. */
+  #openBackward(guest = false): void {
     if (this.#backwardDone && this.#syncing)
       throw new ZeroshardError('AUTOGRAD', '[backward] called twice without step() in between')
-    this.parts.zero.beginBackward(this.#syncing && this.isGradientAccumulationBoundary)
+    this.parts.zero.beginBackward(this.#syncing && this.isGradientAccumulationBoundary, { late: guest })
     this.#backwardOpen = true
     this.#backwardDone = this.#syncing
   }
@@ -123,6 +147,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     zero.endBackward()
     zero.fetcher?.end()
     this.#backwardOpen = false
+    endBackward(this.#participant)
   }
 
   /**
@@ -176,5 +201,10 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     }
     await this.ahead.settled()
     return count
+  }
+
+  override async close(): Promise<void> {
+    exit(this.#participant)
+    await super.close()
   }
 }

@@ -135,6 +135,7 @@ export function makeEngine<Args extends Tensor[]>(
     world: mesh.world,
     seed: config.train.seed,
     dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
+    gradientDtype: dtypeOf[config.data_types.grad_accum_dtype],
     optimizer,
     ...hyperGroups(model, params, parameterGroups),
     overlap: zeroConfig.overlap_comm ?? true,
