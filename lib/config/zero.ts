@@ -104,7 +104,11 @@ export const zeroOptimization = section(
     ),
     overlap_comm: served(orNull(boolean, true), true, 'gradients are reduced while backward still runs'),
     reduce_bucket_size: served(size, 5e8, 'elements that are reduced together; a larger block is cut'),
-    allgather_bucket_size: served(size, 5e8, 'elements of parameters that are gathered at a time'),
+    allgather_bucket_size: hint(
+      size,
+      5e8,
+      'a unit (reduce_bucket_size) is gathered at once, to where its parameters lie, without a bucket',
+    ),
     contiguous_gradients: hint(boolean, true, 'gradients always lie in flat buffers'),
     reduce_scatter: hint(boolean, true, 'each stage uses the collective that moves least'),
     allgather_partitions: hint(boolean, true, 'each stage uses the collective that moves least'),

@@ -26,6 +26,7 @@ import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { EngineParts, Trainable } from './base.js'
+import { describeState } from './describe.js'
 import { Engine } from './engine.js'
 import { offloadOf } from './offload.js'
 import { bubbleNotes, PipelineEngine } from './pipeline-engine.js'
@@ -140,6 +141,7 @@ export function makeEngine<Args extends Tensor[]>(
     ...hyperGroups(model, params, parameterGroups),
     overlap: zeroConfig.overlap_comm ?? true,
     average: config.gradient_allreduce_op === 'mean',
+    ...predivision(config, mesh.group('dp', 'cp').size),
     communicationDtype: dtypeOf[config.communication_data_type],
     maxUnit: zeroConfig.reduce_bucket_size,
     persistBelow: zeroConfig.stage3_param_persistence_threshold,
@@ -163,7 +165,15 @@ export function makeEngine<Args extends Tensor[]>(
     hints: config.hints,
     onClose: () => leaveWorld(world),
   }
+  if (config.dump_state && mesh.world.rank === 0) process.stderr.write(`${describeState(config, parts)}\n`)
   return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
+}
+
+/** DeepSpeed divides by the number of ranks before the sum, or by a factor before and the rest after. */
+function predivision(config: Config, numRanks: number): Pick<ZeroOptions, 'predivide'> {
+  const { prescale_gradients: prescale, gradient_predivide_factor: factor } = config
+  if (prescale) return { predivide: numRanks }
+  return factor === 1 ? {} : { predivide: factor }
 }
 
 const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const
