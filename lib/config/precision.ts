@@ -21,7 +21,11 @@ export const fp16 = section(
   'float16 parameters and activations, f32 master weights and moments, and a loss scale.',
   {
     enabled: served(boolean, false, 'train in fp16; not together with bf16'),
-    auto_cast: hint(boolean, false, 'token ids need no cast, and other inputs take the type of the first layer'),
+    auto_cast: hint(
+      boolean,
+      false,
+      "token ids need no cast; give other inputs in the model's type, ops.cast makes one",
+    ),
     loss_scale: served(number({ min: 0 }), 0, 'a fixed loss scale; 0: it follows the gradients'),
     initial_scale_power: served(integer({ min: 0, max: 126 }), 16, 'the first loss scale is 2 to this power'),
     loss_scale_window: served(positive, 1000, 'steps without overflow after which the loss scale doubles'),

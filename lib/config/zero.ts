@@ -1,6 +1,6 @@
 // DeepSpeed's ZeRO section with offload, and aio.
 
-import { hint, hintSection, refused, refusedSection, section, served } from './schema.js'
+import { hint, refused, refusedSection, section, served } from './schema.js'
 import {
   anything,
   boolean,
@@ -138,11 +138,15 @@ export const zeroOptimization = section(
     mics_shard_size: refused(integer({ min: -1 }), -1, mics),
     mics_hierarchical_params_gather: refused(boolean, false, mics),
     ...stage3,
-    leaf_module: hintSection('a transformer block is always fetched whole', {
-      classes: served(list(string), [], ''),
-      names: served(list(string), [], ''),
-      name_suffixes: served(list(string), [], ''),
-    }),
+    leaf_module: section(
+      'Stage 3: modules fetched whole, so that ranks may take different ways through them; each rank uses at least one ' +
+        'of its parameters. Layers in lists are fetched whole without being named.',
+      {
+        classes: served(list(string), [], 'names of classes; of a dotted one the last part'),
+        names: served(list(string), [], 'paths in the model'),
+        name_suffixes: served(list(string), [], 'ends of paths'),
+      },
+    ),
     offload_optimizer: offloadOptimizer,
     offload_param: offloadParam,
     zenflow,

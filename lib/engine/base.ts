@@ -121,8 +121,19 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     this.numAccumulation = size / each
   }
 
-  /** After the gradients of `numMicro` micro-batches are reduced: norm, optimizer, figures. */
-  protected async update(numMicro: number): Promise<StepResult> {
+  /** After the gradients of `numMicro` micro-batches are reduced. */
+  protected async finishStep(numMicro: number): Promise<StepResult> {
+    const result = await this.observe('step', () => this.#update(numMicro))
+    this.parts.onStep?.(result, this.#samplesOf(numMicro))
+    return result
+  }
+
+  #samplesOf(numMicro: number): number {
+    return this.parts.microBatchSize * numMicro * this.parts.mesh.sizes.dp
+  }
+
+  /** Norm, optimizer, figures. */
+  async #update(numMicro: number): Promise<StepResult> {
     const { zero, mesh, maxNorm, scaler, schedule } = this.parts
     const { lr, lossScale } = this
     zero.reduceReplicas()
@@ -139,12 +150,13 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     this.#gradNorm = (stored as number) / lossScale
     this.#applied = Number.isFinite(stored)
     this.globalSteps++
-    this.samples += this.batchSize
+    const samples = this.#samplesOf(numMicro)
+    this.samples += samples
     const notFinite = this.#applied ? undefined : await zero.dropGradients()
     if (notFinite) this.parts.onNotFinite?.(this.globalSteps, notFinite)
     if (this.#applied) this.#updates++
     else this.skippedSteps++
-    if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss, notFinite)
+    if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss, samples, notFinite)
     scaler?.step(!this.#applied, notFinite)
     await this.#saver.check()
     return {
@@ -160,11 +172,11 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     }
   }
 
-  #lossNotFinite(loss: number, parameter: string | undefined): never {
+  #lossNotFinite(loss: number, samples: number, parameter: string | undefined): never {
     const first = parameter ? ` (the first gradient that is not finite is that of ${parameter})` : ''
     throw new ZeroshardError(
       'NOT_FINITE',
-      `the loss of step ${this.globalSteps} is ${loss}${first}; lower the learning rate, or look at the data of samples ${this.samples - this.batchSize} to ${this.samples - 1}`,
+      `the loss of step ${this.globalSteps} is ${loss}${first}; lower the learning rate, or look at the data of samples ${this.samples - samples} to ${this.samples - 1}`,
     )
   }
 
@@ -271,6 +283,12 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     options: LoadOptions = {},
   ): Promise<{ path: string; client: Record<string, unknown> }> {
     checkLoadOptions(options)
+    if (this.midStep) {
+      throw new ZeroshardError(
+        'CHECKPOINT',
+        '[loadCheckpoint] in the middle of gradient accumulation; load after a step() that updated',
+      )
+    }
     await this.finishSaving()
     return this.restore(await openCheckpoint(path, this.parts.meeting), options)
   }
@@ -295,7 +313,8 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     const { zero, meeting } = this.parts
     await loadCheckpoint(folder, manifest, zero, new Agreement(meeting, 'load'), options)
     if (options.optimizer ?? true) {
-      const { step, updates, skippedSteps, samples, scaler } = manifest.state
+      const { step, updates, skippedSteps, samples, seed, scaler } = manifest.state
+      this.parts.seed = seed // the run's own: its samples and masks go on
       if (scaler) this.parts.scaler?.load(scaler)
       this.globalSteps = step
       this.#updates = updates

@@ -61,7 +61,10 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     this.#boundary = boundary
   }
 
-  /** Runs `fn`, in which several backward() may follow each other and reduce nothing. Stages 0 and 1 only. */
+  /**
+   * Runs `fn`, in which several backward() may follow each other and reduce nothing: each is a micro-batch of the step.
+   * Stages 0 and 1 only.
+   */
   noSync<T>(fn: () => T): T {
     if (this.parts.stage > 1) {
       throw new ZeroshardError(
@@ -114,7 +117,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   }
 
   #gradientScale(scaleForAccumulation: boolean): number {
-    return this.lossScale / (scaleForAccumulation ? this.numAccumulation : 1)
+    return this.lossScale / this.parts.lossShare / (scaleForAccumulation ? this.numAccumulation : 1)
   }
 
   /**
@@ -140,6 +143,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     this.parts.zero.beginBackward(this.#syncing && this.isGradientAccumulationBoundary, { late: guest })
     this.#backwardOpen = true
     this.#backwardDone = this.#syncing
+    if (!this.#syncing) this.#micro++ // no step() follows that would count it
   }
 
   #closeBackward(): void {
@@ -170,7 +174,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     const numMicro = this.#micro + 1
     this.#micro = 0
     try {
-      return await this.observe('step', () => this.update(numMicro))
+      return await this.finishStep(numMicro)
     } finally {
       await this.ahead.settled()
     }

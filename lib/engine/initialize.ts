@@ -30,6 +30,7 @@ import { describeState } from './describe.js'
 import { Engine } from './engine.js'
 import { offloadOf } from './offload.js'
 import { bubbleNotes, PipelineEngine } from './pipeline-engine.js'
+import { reportSteps } from './reports.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
 export interface World {
@@ -147,6 +148,7 @@ export function makeEngine<Args extends Tensor[]>(
     persistBelow: zeroConfig.stage3_param_persistence_threshold,
     prefetch: zeroConfig.stage3_prefetch_bucket_size,
     maxLive: zeroConfig.stage3_max_live_parameters,
+    leaf: leafModules(zeroConfig.leaf_module),
     ...(offload && { offload }),
     ...(cut && { include: cut.has }),
   })
@@ -162,11 +164,19 @@ export function makeEngine<Args extends Tensor[]>(
     microBatchSize: config.train_micro_batch_size_per_gpu,
     accumulationSteps: config.gradient_accumulation_steps,
     maxNorm: config.gradient_clipping,
+    // Context ranks have parts of the same samples: of those the mean, whatever is done over data-parallel ranks.
+    lossShare: config.gradient_allreduce_op === 'sum' ? cp : 1,
     hints: config.hints,
     onClose: () => leaveWorld(world),
   }
   if (config.dump_state && mesh.world.rank === 0) process.stderr.write(`${describeState(config, parts)}\n`)
   return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
+}
+
+function leafModules({ classes, names, name_suffixes: suffixes }: Config['zero_optimization']['leaf_module']) {
+  const types = classes.map((name) => name.slice(name.lastIndexOf('.') + 1))
+  return ({ path, constructor: { name } }: Module): boolean =>
+    types.includes(name) || names.includes(path) || suffixes.some((end) => path.endsWith(end))
 }
 
 /** DeepSpeed divides by the number of ranks before the sum, or by a factor before and the rest after. */
@@ -257,8 +267,10 @@ export async function initialize<Args extends Tensor[]>(options: {
     const config = loadConfig(options.config, world.group.size)
     const engine = makeEngine(model, config, world, parameterGroups, plan)
     if (config.model.weights) await loadPretrained(config.model.path as string, model, engine.parts.zero)
+    reportSteps(engine, config)
     return engine
   } catch (error) {
+    failWorld(world, error) // the others may have come through, and wait for this rank
     await leaveWorld(world)
     throw error
   }

@@ -25,6 +25,8 @@ export interface EngineParts {
   accumulationSteps: number
   /** 0: no clipping. */
   maxNorm: number
+  /** What every loss is divided by for backward, besides accumulation. */
+  lossShare: number
   /** For the user: what was given and changes nothing, how a model without a plan was cut. */
   hints: readonly string[]
   stage: number
@@ -32,6 +34,8 @@ export interface EngineParts {
   asyncSave?: boolean
   /** Told, on every rank, the first parameter whose gradient was infinite or NaN in a step that was therefore skipped. */
   onNotFinite?: (step: number, parameter: string) => void
+  /** After each step that updated the model; the samples of that step, over all ranks. */
+  onStep?: (result: StepResult, samples: number) => void
   /** Called by close(), last. */
   onClose?: () => Promise<void>
 }

@@ -75,7 +75,7 @@ export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Arg
         instructions: this.schedule.instructions(mesh.sizes.pp, numMicro, mesh.place.pp),
         inputs,
         training: true,
-        lossFactor: this.lossScale / numMicro,
+        lossFactor: this.lossScale / this.parts.lossShare / numMicro,
         onMicroBatch: (micro) => this.setRandom(micro),
         onLoss: (loss) => this.addLoss(loss),
       })
@@ -83,7 +83,7 @@ export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Arg
       this.#running = false
       for (const tensor of inputs.flat()) tensor.dispose()
     }
-    return this.observe('step', () => this.update(numMicro))
+    return this.finishStep(numMicro)
   }
 
   protected override async evaluate(batches: Iterable<Args>, total: Tensor): Promise<number> {

@@ -50,6 +50,8 @@ export interface ZeroOptions {
   persistBelow: number
   prefetch: number
   maxLive: number
+  /** Modules in which ranks may take different ways: at stage 3 fetched whole. */
+  leaf?: (module: Module) => boolean
   /** What lies in host memory or on disk. */
   offload?: OffloadOptions
   /** False for parameters of other pipeline stages. */
@@ -103,6 +105,7 @@ export class Zero {
       maxUnit,
       persistBelow: sharded ? options.persistBelow : 0,
       splitRoot: sharded,
+      ...(sharded && options.leaf && { leaf: options.leaf }),
       // Read from disk to their place in the whole, without a copy on the way.
       ...(offload.parameters?.device === 'nvme' && { alignment: PAGE / bytesPerElement[dtype] }),
       ...(options.include && { include: options.include }),
@@ -118,8 +121,9 @@ export class Zero {
     this.#swapper = new Swapper(this.#order, offload.optimizer?.bufferCount ?? 2)
     for (const unit of this.#order) this.#watch(unit)
     if (sharded) {
-      const { prefetch, maxLive } = options
-      this.fetcher = new Fetcher(model, this.units, { group: group.duplicate(), prefetch, maxLive, overlap })
+      const { prefetch, maxLive, leaf } = options
+      const fetching = { group: group.duplicate(), prefetch, maxLive, overlap, ...(leaf && { leaf }) }
+      this.fetcher = new Fetcher(model, this.units, fetching)
     }
   }
 
