@@ -16,6 +16,12 @@ namespace zs {
 inline constexpr int kNumCollectives = 8;
 extern const char *const kCollectiveNames[kNumCollectives];
 
+// Where the job's stream works (nullptr: on the host), and which tensors lie on that device.
+struct CollectivePlace {
+  DeviceStream *device = nullptr;
+  bool output = false, input = false;
+};
+
 class Communicator {
  public:
   // Without create() there is one group, of one member.
@@ -29,13 +35,16 @@ class Communicator {
   // A collective over ranges (data == nullptr: absent). `detail`: count per rank, root or peer, as
   // the kind has it. Throws where they do not fit each other; the job does the work.
   std::unique_ptr<Job> collective(Collective kind, int group, const zs_tensor &output,
-                                  const zs_tensor &input, double detail, int64_t tag, bool average);
+                                  const zs_tensor &input, double detail, int64_t tag, bool average,
+                                  const CollectivePlace &place);
+  bool created() const { return created_; }
 
   struct State {
     std::shared_ptr<ProcessGroup> transport;  // nullptr: a world of one
     std::mutex lock;
     std::unique_ptr<Error> aborted;  // guarded by the lock
-    void run(const CollectiveCall &call, int size, size_t bytes);
+    void run(const CollectiveCall &call, int size, size_t bytes, const CollectivePlace &place);
+    void exchange(const CollectiveCall &call, int size, size_t bytes, const CollectivePlace &place);
   };
 
  private:

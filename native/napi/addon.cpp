@@ -196,7 +196,7 @@ napi_value comm_group(Call &call) {
 
 napi_value recategorize(Call &call) {
   int category = integer_of(call, call.arguments[1], 0, kNumCategories, "category");
-  call.runtime().memory().recategorize(static_cast<int64_t>(number_of(call, call.arguments[0], "handle")), category);
+  call.runtime().recategorize(number_of(call, call.arguments[0], "handle"), category);
   return nullptr;
 }
 
