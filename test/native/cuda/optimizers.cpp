@@ -1,0 +1,2 @@
+#include "check.h"
+namespace test { void optimizers() {} }
