@@ -45,6 +45,7 @@ class ProcessGroup {
   virtual int group(const std::vector<int> &ranks) = 0;              // throws CommError
   virtual void run(const CollectiveCall &call) = 0;                  // throws CommError
   virtual bool takes(const CollectiveCall &) const { return false; }  // as it is, with buffers on the device
+  virtual std::string note() const { return ""; }  // why something slower is used; empty: nothing is
   virtual void abort(const CommError &error) = 0;                    // any thread; wakes waiting calls
 };
 

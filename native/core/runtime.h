@@ -82,6 +82,7 @@ class Runtime {
   const zs_backend backend_;
   const zs_backend *const host_;
   StreamGroup group_;
+  Lost lost_;
   Communicator communicator_;
   Memory memory_;
   int threads_ = 0;

@@ -32,7 +32,7 @@ uint64_t *values(const zs_tensor &t) {
 }
 
 zs::fake::FakeStream *stream_of(zs_call *call) {
-  CHECK(call->context == call->stream);  // the stream's own context
+  CHECK(zs::fake::attached && call->context == call->stream);  // the stream's own context
   return static_cast<zs::fake::FakeStream *>(call->stream);
 }
 

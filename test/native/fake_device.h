@@ -175,6 +175,13 @@ inline int32_t stream_create(int32_t, zs_stream *stream, char *) {
   return ZS_OK;
 }
 
+inline thread_local bool attached = false;
+
+inline int32_t attach(char *) {
+  attached = true;
+  return ZS_OK;
+}
+
 inline int32_t stream_synchronize(zs_stream *stream, char *error) {
   FakeStream *one = native(stream);
   std::unique_lock guard(one->lock);
@@ -288,6 +295,7 @@ inline zs_backend table(const zs_kernel *kernels) {
   made.release = release;
   made.kernels = kernels;
   made.num_kernels = ZS_OP_COUNT;
+  made.attach = attach;
   made.stream_create = stream_create;
   made.stream_destroy = stream_destroy;
   made.event_record = event_record;
