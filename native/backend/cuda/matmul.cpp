@@ -178,7 +178,7 @@ int32_t follow(zs_call *call, zs_kernel kernel, const char *name, std::array<zs_
   if (!kernel) return fail(call, ZS_UNSUPPORTED, "cuBLASLt refuses this product, and %s is not there", name);
   zs_call next = {tensors.data(), &scalar, call->stream, call->context, ""};
   int32_t status = kernel(&next);
-  if (status != ZS_OK) snprintf(call->error, sizeof call->error, "%s: %s", name, next.error);
+  if (status != ZS_OK) snprintf(call->error, sizeof call->error, "%s: %.200s", name, next.error);
   return status;
 }
 
