@@ -25,6 +25,7 @@ constexpr int kTurns = 1000;  // looks without sleep; queueing takes microsecond
 
 struct Communicator {
   NcclComm comm = nullptr;
+  std::mutex use;  // NCCL's calls on it, of which abort() frees it
   std::atomic<bool> aborted{false};
   bool queueing = false;
   Clock::time_point queueing_since;
@@ -94,10 +95,18 @@ int32_t part(void *communicator, int32_t, int32_t rank, const int32_t *left_out,
   });
 }
 
+int32_t was_aborted(char *error) {
+  snprintf(error, ZS_ERROR_BYTES, "NCCL: the communicator was aborted");
+  return ZS_DEVICE_ERROR;
+}
+
 int32_t busy(void *communicator, int32_t *busy, char *error) {
   const Nccl &n = *nccl(error);
+  Communicator &c = of(communicator);
+  std::lock_guard guard(c.use);
+  if (c.aborted.load()) return was_aborted(error);
   int result = NCCL_OK;
-  NcclComm comm = of(communicator).comm;
+  NcclComm comm = c.comm;
   if (int32_t status = answer(n, comm, n.async_error(comm, &result), "ncclCommGetAsyncError", error)) return status;
   *busy = result == NCCL_IN_PROGRESS;
   return answer(n, comm, result, "NCCL", error);
@@ -159,10 +168,6 @@ int32_t mark(Communicator &c, const zs_stream *stream, char *error) {
 int32_t wait_queued(Communicator &c, char *error) {
   int32_t still = 1;
   for (int turn = 0; still; turn++) {
-    if (c.aborted.load()) {
-      snprintf(error, ZS_ERROR_BYTES, "NCCL: the communicator was aborted");
-      return ZS_DEVICE_ERROR;
-    }
     if (int32_t status = busy(&c, &still, error)) return status;
     if (still && turn > kTurns) std::this_thread::sleep_for(std::chrono::microseconds(20));
   }
@@ -182,8 +187,12 @@ int32_t run(void *communicator, int32_t size, const zs_exchange *exchange, const
     c.queueing = true;
     c.queueing_since = Clock::now();
   }
-  if (int32_t status = answer(n, c.comm, queue(n, *exchange, size, c.comm, stream->native), "NCCL", error))
-    return status;
+  {
+    std::lock_guard guard(c.use);
+    if (c.aborted.load()) return was_aborted(error);
+    if (int32_t status = answer(n, c.comm, queue(n, *exchange, size, c.comm, stream->native), "NCCL", error))
+      return status;
+  }
   if (int32_t status = wait_queued(c, error)) return status;
   return mark(c, stream, error);
 }
@@ -208,6 +217,7 @@ int32_t watch(void *communicator, double *seconds, char *error) {
 void abort(void *communicator) {
   Communicator &c = of(communicator);
   char error[ZS_ERROR_BYTES];
+  std::lock_guard guard(c.use);
   if (c.aborted.exchange(true)) return;
   nccl(error)->abort(c.comm);
 }

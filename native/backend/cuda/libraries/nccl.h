@@ -31,6 +31,7 @@ struct NcclConfig {
   int collnet_enable = INT_MIN;
   int cta_policy = INT_MIN;
   int shrink_share = INT_MIN;
+  int nvls_ctas = INT_MIN;
 };
 
 struct Nccl {
