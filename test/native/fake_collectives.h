@@ -16,7 +16,7 @@ struct Hub {
   std::condition_variable moved;
   std::vector<zs_exchange> given;
   int arrived = 0, left = 0;
-  bool aborted = false;
+  std::vector<bool> aborted;  // by rank: of the others nobody is told
 };
 
 struct FakeCommunicator {
@@ -48,6 +48,7 @@ inline std::shared_ptr<Hub> hub_named(const std::string &name, int size) {
   if (!hub) hub = std::make_shared<Hub>();
   hub->size = size;
   hub->given.resize(static_cast<size_t>(size));
+  hub->aborted.resize(static_cast<size_t>(size), false);
   return hub;
 }
 
@@ -107,15 +108,16 @@ inline float *floats(const void *data, int64_t count) {
 
 inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
   Hub &hub = *c->hub;
+  const size_t me = static_cast<size_t>(c->rank);
   std::unique_lock guard(hub.lock);
-  hub.moved.wait(guard, [&] { return hub.left == 0 || hub.aborted; });
-  if (hub.aborted) return;
+  hub.moved.wait(guard, [&] { return hub.left == 0 || hub.aborted[me]; });
+  if (hub.aborted[me]) return;
   hub.given[static_cast<size_t>(c->rank)] = exchange;
   if (exchange.kind == ZS_BROADCAST && !exchange.input) hub.given[static_cast<size_t>(c->rank)].input = exchange.output;
   hub.arrived++;
   hub.moved.notify_all();
-  hub.moved.wait(guard, [&] { return hub.arrived == hub.size || hub.left > 0 || hub.aborted; });
-  if (hub.aborted) return;
+  hub.moved.wait(guard, [&] { return hub.arrived == hub.size || hub.left > 0 || hub.aborted[me]; });
+  if (hub.aborted[me]) return;
   for (const zs_exchange &other : hub.given)
     if (other.kind != exchange.kind || other.count != exchange.count) die("ranks exchange different things");
   const int64_t n = exchange.count, size = hub.size;
@@ -135,8 +137,8 @@ inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
     for (float &value : result) value /= static_cast<float>(size);
   if (++hub.left == hub.size) hub.arrived = -1;  // all have read: outputs may be written
   hub.moved.notify_all();
-  hub.moved.wait(guard, [&] { return hub.arrived < 0 || hub.aborted; });
-  if (hub.aborted) return;
+  hub.moved.wait(guard, [&] { return hub.arrived < 0 || hub.aborted[me]; });
+  if (hub.aborted[me]) return;
   std::copy(result.begin(), result.end(), floats(exchange.output, static_cast<int64_t>(result.size())));
   if (--hub.left == 0) hub.arrived = 0;
   hub.moved.notify_all();
@@ -173,7 +175,7 @@ inline void comm_abort(void *communicator) {
   network.num_aborts++;
   Hub &hub = *static_cast<FakeCommunicator *>(communicator)->hub;
   std::lock_guard guard(hub.lock);
-  hub.aborted = true;
+  hub.aborted[static_cast<size_t>(static_cast<FakeCommunicator *>(communicator)->rank)] = true;
   hub.moved.notify_all();
 }
 

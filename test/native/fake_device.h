@@ -46,6 +46,7 @@ struct FakeStream {
   int32_t status = ZS_OK;
   std::mt19937 random;
   std::thread thread;
+  std::thread::id owner;  // threads that are ranks have streams of their own
 };
 
 struct Device {
@@ -168,6 +169,7 @@ inline void fail_later(FakeStream *stream, int32_t status, const std::string &me
 inline int32_t stream_create(int32_t, zs_stream *stream, char *) {
   FakeStream *made = new FakeStream;
   made->random.seed(device.seed++);
+  made->owner = std::this_thread::get_id();
   made->thread = std::thread([made] { work(made); });
   *stream = {made, made};
   std::lock_guard guard(device.lock);
@@ -239,7 +241,8 @@ inline int32_t synchronize(char *error) {
   std::vector<FakeStream *> all;
   {
     std::lock_guard guard(device.lock);
-    all = device.streams;
+    for (FakeStream *one : device.streams)
+      if (one->owner == std::this_thread::get_id()) all.push_back(one);
   }
   for (FakeStream *one : all) {
     std::unique_lock guard(one->lock);

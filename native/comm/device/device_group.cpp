@@ -11,6 +11,7 @@ namespace zs {
 namespace {
 
 constexpr int kWatchMilliseconds = 100;
+constexpr double kPatience = 1;  // seconds under way before somebody may be missing
 constexpr const char *kMark = "|device ";  // between the host's facts and ours
 
 std::string hex(const char *bytes, size_t count) {
@@ -231,21 +232,29 @@ void DeviceGroup::watch() {
       if (failed_) return;
       for (auto &[group, member] : members_) all.emplace_back(group, member->communicator);
     }
+    double longest = 0;
     for (auto [group, communicator] : all) {
       char error[ZS_ERROR_BYTES] = "";
       double seconds = 0;
       std::string who = "rank " + std::to_string(rank_) + ", group " + std::to_string(group) + ": ";
-      if (collectives_->watch(communicator, &seconds, error) != ZS_OK) {
-        fail({"RANK_LOST", who + error});
-        host_->abort({"RANK_LOST", who + error});
-      } else if (seconds > timeout_) {
-        CommError late{"COLLECTIVE_TIMEOUT", who + "a collective between devices is under way for " +
-                                                 std::to_string(static_cast<int>(seconds)) + " s"};
-        fail(late);
-        host_->abort(late);
-      }
+      if (collectives_->watch(communicator, &seconds, error) != ZS_OK) return give_up({"RANK_LOST", who + error});
+      if (seconds > timeout_)
+        return give_up({"COLLECTIVE_TIMEOUT", who + "a collective between devices is under way for " +
+                                                  std::to_string(static_cast<int>(seconds)) + " s"});
+      longest = std::max(longest, seconds);
+    }
+    if (longest == 0) continue;
+    try {
+      host_->check(longest > kPatience);
+    } catch (const CommError &error) {  // another rank's, or one has ended
+      return fail(error);
     }
   }
+}
+
+void DeviceGroup::give_up(const CommError &error) {
+  host_->abort(error);  // tells the others
+  fail(error);
 }
 
 }  // namespace zs

@@ -34,6 +34,7 @@ class DeviceGroup final : public ProcessGroup {
   void run(const CollectiveCall &call) override;
   void abort(const CommError &error) override;
   bool takes(const CollectiveCall &call) const override;
+  void check(bool waiting) override { host_->check(waiting); }
   std::string note() const override { return note_; }
 
  private:
@@ -46,6 +47,7 @@ class DeviceGroup final : public ProcessGroup {
   const Member *find(int group) const;
   void watch();
   void fail(const CommError &error);
+  void give_up(const CommError &error);
 
   const std::unique_ptr<ProcessGroup> host_;
   const zs_backend &backend_;
