@@ -20,7 +20,7 @@ folder=${folder:-gpu-check-$(date +%Y%m%d-%H%M%S)}
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 end=$(($(date +%s) + minutes * 60))
-export ZEROSHARD_TEST_DEVICE=$device
+export ZEROSHARD_TEST_DEVICE=$device TAP_TIMEOUT=600 # tap ends a file after 30 s otherwise
 steps=0 ok=0 failed=0 without=0
 
 step() { # name, seconds at most, command…

@@ -92,7 +92,7 @@ for (const dtype of ['bf16', 'f32']) {
   const scalars = [1e-4, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05, 1, 0, 1, 0]
   row(
     `adamw, ${count}`,
-    time(() => runOp('adamw', [p, m, v, half], [g], scalars)),
+    time(() => runOp('adamw', [p, m, v, half, g], [undefined], scalars)),
     { bytes: 28 * count },
   )
   for (const x of [p, m, v, g, half]) x.dispose()
