@@ -5,17 +5,14 @@ import { root, run } from './run.mjs'
 
 const folder = resolve(root, process.argv[2] ?? 'build/Release')
 const { MAKEFLAGS, MFLAGS, MAKELEVEL, ...env } = process.env // make's own, where node-gyp called us
-// ZS_CUDA=ON: no build without the CUDA backend; OFF: without it; otherwise with it where there is nvcc.
-const cuda = env.ZS_CUDA ?? 'AUTO'
-const cmake = (command) =>
-  run(
-    join(root, 'node_modules/.bin/cmake-js'),
-    [command, '-O', 'cmake-build', '--log-level', 'error', `--CDZS_CUDA=${cuda}`],
-    env,
-  )
+// ZS_CUDA=ON: no build without the CUDA backend; OFF: without it; KEEP: as before; otherwise with it where there is nvcc.
 const cache = join(root, 'cmake-build/CMakeCache.txt')
+const before = existsSync(cache) ? /^ZS_CUDA:\w+=(.*)$/m.exec(readFileSync(cache, 'utf8'))?.[1] : undefined
+const cuda = env.ZS_CUDA === 'KEEP' ? (before ?? 'OFF') : (env.ZS_CUDA ?? 'AUTO')
+const options = ['-O', 'cmake-build', '--log-level', 'error', `--CDZS_CUDA=${cuda}`]
+const cmake = (command) => run(join(root, 'node_modules/.bin/cmake-js'), [command, ...options], env)
 // What is configured is not configured anew by itself.
-if (existsSync(cache) && /^ZS_CUDA:\w+=(.*)$/m.exec(readFileSync(cache, 'utf8'))?.[1] !== cuda) cmake('configure')
+if (before !== undefined && before !== cuda) cmake('configure')
 cmake('compile')
 mkdirSync(folder, { recursive: true })
 // Renamed into place: a process that has the old one mapped keeps it. Without nvcc there is no CUDA backend.
