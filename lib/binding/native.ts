@@ -87,7 +87,6 @@ export interface NativeSwap {
 
 /** What there is beside the CPU, and what is missing. */
 export interface NativeDevices {
-  current: 'cpu' | 'cuda'
   /** Whether CUDA's backend is there; `reason` otherwise, or why no device can be opened. */
   loaded: boolean
   path: string
@@ -124,8 +123,10 @@ export interface Native {
     device?: 'cpu' | 'cuda'
     index?: number
   }): void
-  /** Looks; opens no device. */
-  devices(): NativeDevices
+  /** The one that tensors are on. */
+  device(): 'cpu' | 'cuda'
+  /** Looks; opens no device. `libraries`: opens those, which are large; else none is listed. */
+  devices(libraries?: boolean): NativeDevices
 
   /** packet: [dtype, category, flags (1: zero-filled, 2: in the shared arena), ndim, dims…] → handle. */
   alloc(): number

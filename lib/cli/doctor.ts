@@ -11,7 +11,7 @@ export function doctor(version: string): void {
     ['addon', `${native.version}, ${native.ops().length} operations`],
     ['cpu', `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} threads, kernels for ${native.simd}`],
     ['memory', megabytes(totalmem())],
-    ...cudaRows(native.devices()),
+    ...cudaRows(native.devices(true)),
   ]
   process.stdout.write(`${rows.map(([name, value]) => `${name.padEnd(10)} ${value}`).join('\n')}\n`)
 }

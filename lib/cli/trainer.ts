@@ -115,7 +115,7 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
       version: options.version,
       world: world.group.size,
       mesh: meshWords(engine.parts.mesh.sizes),
-      device: binding().native.devices().current,
+      device: binding().native.device(),
       parameters,
       config,
     },

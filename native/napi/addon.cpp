@@ -220,6 +220,7 @@ constexpr Function kFunctions[] = {
     {"registerPacket", cold<register_packet>},
     {"ops", cold<ops>},
     {"configure", cold<configure>},
+    {"device", cold<device>},
     {"devices", cold<devices>},
     {"write", cold<write>},
     {"read", cold<read>},

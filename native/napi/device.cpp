@@ -110,8 +110,11 @@ napi_value configure(Call &call) {
   return nullptr;
 }
 
-// What there is beside the CPU; looks, and opens no device.
+napi_value device(Call &call) { return make_string(call.env, call.runtime().backend().name); }
+
+// What there is beside the CPU; looks, and opens no device. The libraries are large: only where they are asked for.
 napi_value devices(Call &call) {
+  bool look = !is_undefined(call, call.arguments[0]) && boolean_of(call, call.arguments[0], "libraries");
   napi_env env = call.env;
   napi_value result = nullptr, list = nullptr, libraries = nullptr, kernels = nullptr;
   napi_create_object(env, &result);
@@ -128,7 +131,7 @@ napi_value devices(Call &call) {
       napi_set_element(env, list, count++, describe(env, device));
     if (count == 0) open_backend(0, reason);  // which says why
     zs_library_info library;
-    for (uint32_t i = 0; table->library_info(static_cast<int32_t>(i), &library) == ZS_OK; i++)
+    for (uint32_t i = 0; look && table->library_info(static_cast<int32_t>(i), &library) == ZS_OK; i++)
       napi_set_element(env, libraries, i, describe(env, library));
     for (uint32_t i = 0, missing = 0; i < ZS_OP_COUNT; i++)
       if (!table->kernels[i])
@@ -136,7 +139,6 @@ napi_value devices(Call &call) {
   }
   napi_value loaded = nullptr;
   napi_get_boolean(env, table != nullptr, &loaded);
-  set(env, result, "current", make_string(env, call.runtime().backend().name));
   set(env, result, "loaded", loaded);
   set(env, result, "path", make_string(env, shared().path));
   set(env, result, "reason", make_string(env, reason));
