@@ -218,6 +218,13 @@ std::string Runtime::comm_create(int rank, int world_size, const std::string &jo
   return facts;
 }
 
+// Between devices nothing may be under way where a group is made: a queued collective that waits for this call to end
+// might be what another rank waits for before it comes to it.
+int Runtime::comm_group(const std::vector<int> &ranks) {
+  if (on_device()) drain();
+  return communicator_.group(ranks);
+}
+
 void Runtime::comm_destroy() {
   drain();
   communicator_.destroy();

@@ -65,6 +65,7 @@ class Runtime {
   void close_swap(double id);
 
   std::string comm_create(int rank, int world_size, const std::string &job_id, double timeout);
+  int comm_group(const std::vector<int> &ranks);
   Communicator &communicator() { return communicator_; }
   void comm_destroy();
 

@@ -179,7 +179,7 @@ napi_value comm_group(Call &call) {
   std::vector<int> ranks;
   for (napi_value rank : elements_of(call, call.arguments[0], "ranks"))
     ranks.push_back(integer_of(call, rank, 0, 1 << 20, "rank"));
-  return make_number(call.env, call.runtime().communicator().group(ranks));
+  return make_number(call.env, call.runtime().comm_group(ranks));
 }
 
 napi_value recategorize(Call &call) {

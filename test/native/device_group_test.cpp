@@ -150,18 +150,20 @@ void groups_are_made_by_their_members_alone() {
   World(4).run(20, [](zs::Runtime &runtime, int rank) {
     int64_t x = allocate(runtime, kCount);
     std::vector<int> pair = rank < 2 ? std::vector<int>{0, 1} : std::vector<int>{2, 3};
-    int half = runtime.communicator().group(pair);
+    collective(runtime, Collective::all_reduce, 0, x, 0, 0);
+    if (rank % 2) runtime.synchronize_now(-1);  // these come later
+    int half = runtime.comm_group(pair);
     set(runtime, x, rank);
     collective(runtime, Collective::all_reduce, half, x, 0, 0);
     check_all(read(runtime, x, kCount), rank < 2 ? 1 : 5);
     if (rank == 0 || rank == 3) {  // the others know nothing of it
-      int ends = runtime.communicator().group({0, 3});
+      int ends = runtime.comm_group({0, 3});
       set(runtime, x, rank);
       collective(runtime, Collective::all_reduce, ends, x, 0, 0);
       check_all(read(runtime, x, kCount), 3);
     }
-    int again = runtime.communicator().group({0, 1, 2, 3});
-    int backwards = runtime.communicator().group({3, 2, 1, 0});  // through the host: NCCL keeps the order
+    int again = runtime.comm_group({0, 1, 2, 3});
+    int backwards = runtime.comm_group({3, 2, 1, 0});  // through the host: NCCL keeps the order
     int64_t whole = allocate(runtime, 4 * kCount);
     set(runtime, x, rank);
     collective(runtime, Collective::all_gather, again, whole, x, kCount);

@@ -57,7 +57,6 @@ CommError device_error(const std::string &what, const char *error) { return {"DE
 DeviceGroup::DeviceGroup(std::unique_ptr<ProcessGroup> host, const zs_backend &backend, const std::string &device_uuid,
                          int rank, int world_size, double timeout_seconds, Lost lost)
     : host_(std::move(host)),
-      backend_(backend),
       collectives_(backend.collectives),
       rank_(rank),
       world_size_(world_size),
@@ -145,8 +144,6 @@ int DeviceGroup::group(const std::vector<int> &ranks) {
   auto made = std::make_unique<Member>();
   made->size = static_cast<int>(ranks.size());
   char error[ZS_ERROR_BYTES] = "";
-  backend_.synchronize(error);  // nothing may be under way on the parent; what went wrong is told elsewhere
-  error[0] = 0;
   std::lock_guard queueing(queueing_);
   if (collectives_->part(parent, made->size, static_cast<int32_t>(place - ranks.begin()), left_out.data(),
                          static_cast<int32_t>(left_out.size()), &made->communicator, error) != ZS_OK)

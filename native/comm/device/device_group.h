@@ -30,7 +30,7 @@ class DeviceGroup final : public ProcessGroup {
   void arena_release(void *data, size_t bytes) override { host_->arena_release(data, bytes); }
   std::string facts() const override;
   void connect(const std::vector<std::string> &facts) override;
-  int group(const std::vector<int> &ranks) override;
+  int group(const std::vector<int> &ranks) override;  // nothing may be queued or under way
   void run(const CollectiveCall &call) override;
   void abort(const CommError &error) override;
   bool takes(const CollectiveCall &call) const override;
@@ -50,7 +50,6 @@ class DeviceGroup final : public ProcessGroup {
   void give_up(const CommError &error);
 
   const std::unique_ptr<ProcessGroup> host_;
-  const zs_backend &backend_;
   const zs_collectives *const collectives_;
   const int rank_, world_size_;
   const double timeout_;
