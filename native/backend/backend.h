@@ -71,6 +71,7 @@ typedef struct {
   int32_t multiprocessors;
   int32_t driver, runtime; /* 13000 for 13.0 */
   int32_t index;
+  char uuid[40];           /* the same for all processes that use this device */
 } zs_device_info;
 
 /* A library of the system that the backend opens at need. path is empty where none was found; note then names
@@ -98,6 +99,7 @@ typedef struct {
   uint32_t host_memory; /* 1: the host reads and writes tensors' data, a kernel is done when it returns, and all
                          * that follows is NULL */
   /* All return 0 or a zs_status with `error` filled; any thread may call them, for different streams at once. */
+  int32_t (*attach)(char *error); /* called first by each thread that will launch kernels */
   int32_t (*stream_create)(int32_t high_priority, zs_stream *stream, char *error);
   void (*stream_destroy)(zs_stream *stream); /* what is queued ends first */
   /* An event: all that is queued on the stream now. Of a pool; released, it may be waited for still. */
@@ -112,14 +114,15 @@ typedef struct {
   int32_t (*zero)(zs_stream *stream, void *target, size_t bytes, char *error);
   void *(*host_allocate)(size_t bytes); /* pinned; NULL when there is none left */
   void (*host_release)(void *data, size_t bytes);
-  int32_t (*device_info)(zs_device_info *info, char *error);
+  /* Device -1: the opened one. ZS_BAD_ARGUMENT: past the last. */
+  int32_t (*device_info)(int32_t device, zs_device_info *info, char *error);
   int32_t (*library_info)(int32_t index, zs_library_info *info); /* ZS_BAD_ARGUMENT past the last */
   const zs_collectives *collectives; /* between devices; NULL: none */
 } zs_backend;
 
 /* What a backend's shared object exports. NULL where there is no such device or no driver, which is no fault: the
  * reason and the cure are in `error`. `abi`: the caller's ZS_BACKEND_ABI. The table lives as long as the process;
- * a process opens one device. */
+ * a process opens one device. Device -1 opens none: of the table only device_info and library_info may be called. */
 typedef const zs_backend *(*zs_backend_open_function)(uint32_t abi, int32_t device, char *error, size_t error_bytes);
 #define ZS_BACKEND_OPEN "zs_backend_open"
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../comm/device/device_group.h"
 #include "dtype.h"
 #include "memory.h"
 
@@ -105,7 +106,7 @@ void Communicator::State::exchange(const CollectiveCall &given, int size, size_t
 }
 
 std::string Communicator::create(int rank, int world_size, const std::string &job_id,
-                                 double timeout_seconds) {
+                                 double timeout_seconds, const DeviceTransport &device) {
   if (created_) throw Error{"ARGUMENT", "there is a process group already; destroy it first"};
   if (world_size < 1 || rank < 0 || rank >= world_size)
     throw Error{"ARGUMENT", text("rank %d is not in a world of %d", rank, world_size)};
@@ -114,7 +115,11 @@ std::string Communicator::create(int rank, int world_size, const std::string &jo
   if (world_size > 1) {
     if (!make_shm_group) throw Error{"UNSUPPORTED", "this build has no transport between ranks"};
     try {
-      state->transport = make_shm_group(rank, world_size, job_id, timeout_seconds);
+      auto host = make_shm_group(rank, world_size, job_id, timeout_seconds);
+      if (device.backend)
+        state->transport = std::make_shared<DeviceGroup>(std::move(host), *device.backend, device.uuid, rank,
+                                                         world_size, timeout_seconds, device.lost);
+      else state->transport = std::move(host);
       facts = state->transport->facts();
     } catch (const CommError &error) {
       throw from(error);

@@ -2,6 +2,7 @@
 // and the checks that need no peer. Groups of one member need no transport: output = input.
 #pragma once
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -22,10 +23,18 @@ struct CollectivePlace {
   bool output = false, input = false;
 };
 
+// What collectives between devices need; without a backend the host's transport is all there is.
+struct DeviceTransport {
+  const zs_backend *backend = nullptr;
+  std::string uuid;
+  std::function<void(const CommError &)> lost;
+};
+
 class Communicator {
  public:
   // Without create() there is one group, of one member.
-  std::string create(int rank, int world_size, const std::string &job_id, double timeout_seconds);
+  std::string create(int rank, int world_size, const std::string &job_id, double timeout_seconds,
+                     const DeviceTransport &device);
   void connect(const std::vector<std::string> &facts);
   int group(const std::vector<int> &ranks);
   void abort(const Error &error);

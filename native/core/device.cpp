@@ -26,7 +26,8 @@ const char *status_code(int32_t status) {
   }
 }
 
-DeviceStream::DeviceStream(const zs_backend &backend, bool high_priority) : backend_(backend) {
+DeviceStream::DeviceStream(const zs_backend &backend, bool high_priority, Lost *lost)
+    : backend_(backend), lost_(lost) {
   char error[ZS_ERROR_BYTES] = "";
   check(backend_.stream_create(high_priority, &stream_, error), error);
 }
@@ -36,9 +37,15 @@ DeviceStream::~DeviceStream() {
   if (scratch_) backend_.host_release(scratch_, scratch_bytes_);
 }
 
+void DeviceStream::attach() {
+  char error[ZS_ERROR_BYTES] = "";
+  check(backend_.attach(error), error);
+}
+
 void DeviceStream::copy(void *target, const void *source, size_t bytes, zs_direction direction) {
   char error[ZS_ERROR_BYTES] = "";
   check(backend_.copy(&stream_, target, source, bytes, direction, error), error);
+  if (direction == ZS_TO_HOST) lost_->check();
 }
 
 void DeviceStream::zero(void *target, size_t bytes) {
@@ -49,6 +56,7 @@ void DeviceStream::zero(void *target, size_t bytes) {
 void DeviceStream::synchronize() {
   char error[ZS_ERROR_BYTES] = "";
   check(backend_.stream_synchronize(&stream_, error), error);
+  lost_->check();
 }
 
 void *DeviceStream::record() {

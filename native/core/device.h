@@ -3,6 +3,7 @@
 #pragma once
 #include <atomic>
 #include <cstddef>
+#include <mutex>
 #include <vector>
 
 #include "../backend/backend.h"
@@ -12,14 +13,33 @@ namespace zs {
 
 const char *status_code(int32_t status);  // of lib/binding/errors.ts
 
+// Set when collectives between devices were broken off: no result of the device can be trusted any more.
+struct Lost {
+  std::atomic<bool> is{false};
+  std::mutex lock;
+  Error error;
+  void tell(const Error &given) {
+    std::lock_guard guard(lock);
+    error = given;
+    is.store(true);
+  }
+  void check() {
+    if (!is.load(std::memory_order_acquire)) return;
+    std::lock_guard guard(lock);
+    throw error;
+  }
+};
+
 class DeviceStream {
  public:
-  DeviceStream(const zs_backend &backend, bool high_priority);
+  // `lost` is looked at behind every wait.
+  DeviceStream(const zs_backend &backend, bool high_priority, Lost *lost);
   ~DeviceStream();  // waits for what is queued
   DeviceStream(const DeviceStream &) = delete;
   DeviceStream &operator=(const DeviceStream &) = delete;
 
   const zs_stream &stream() const { return stream_; }
+  void attach();  // by the thread that will use it, first
   void copy(void *target, const void *source, size_t bytes, zs_direction direction);
   void zero(void *target, size_t bytes);
   void synchronize();
@@ -31,6 +51,7 @@ class DeviceStream {
 
  private:
   const zs_backend &backend_;
+  Lost *const lost_;
   zs_stream stream_ = {};
   char *scratch_ = nullptr;
   size_t scratch_bytes_ = 0;

@@ -82,7 +82,7 @@ Stream &Runtime::stream(int index) {
   if (!streams_[index]) {
     pool();
     // What others wait for goes first: collectives and copies before the rest of the computation.
-    auto device = on_device() ? std::make_unique<DeviceStream>(backend_, index != 0) : nullptr;
+    auto device = on_device() ? std::make_unique<DeviceStream>(backend_, index != 0, &lost_) : nullptr;
     streams_[index] = new Stream(index, &group_, streams_, std::move(device), serial_);
   }
   return *streams_[index];
@@ -206,14 +206,29 @@ void Runtime::stream_stats(double *busy_seconds, double *ops) const {
 
 std::string Runtime::comm_create(int rank, int world_size, const std::string &job_id,
                                  double timeout) {
-  std::string facts = communicator_.create(rank, world_size, job_id, timeout);
+  DeviceTransport device;
+  if (on_device() && backend_.collectives && world_size > 1) {
+    zs_device_info info;
+    char error[ZS_ERROR_BYTES] = "";
+    if (backend_.device_info(-1, &info, error) != ZS_OK) throw Error{"DEVICE", error};
+    device = {&backend_, info.uuid, [this](const CommError &why) { lost_.tell({why.code, why.message}); }};
+  }
+  std::string facts = communicator_.create(rank, world_size, job_id, timeout, device);
   if (!on_device()) memory_.set_arena(communicator_.transport());
   return facts;
+}
+
+// Between devices nothing may be under way where a group is made: a queued collective that waits for this call to end
+// might be what another rank waits for before it comes to it.
+int Runtime::comm_group(const std::vector<int> &ranks) {
+  if (on_device()) drain();
+  return communicator_.group(ranks);
 }
 
 void Runtime::comm_destroy() {
   drain();
   communicator_.destroy();
+  lost_.is.store(false);
   memory_.set_arena(nullptr);
 }
 

@@ -65,6 +65,7 @@ class Runtime {
   void close_swap(double id);
 
   std::string comm_create(int rank, int world_size, const std::string &job_id, double timeout);
+  int comm_group(const std::vector<int> &ranks);
   Communicator &communicator() { return communicator_; }
   void comm_destroy();
 
@@ -82,6 +83,7 @@ class Runtime {
   const zs_backend backend_;
   const zs_backend *const host_;
   StreamGroup group_;
+  Lost lost_;
   Communicator communicator_;
   Memory memory_;
   int threads_ = 0;

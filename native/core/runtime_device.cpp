@@ -51,6 +51,7 @@ class HostKernelJob : public Job {
     if (status != ZS_OK) throw Error{status_code(status), call.error[0] ? call.error : "the kernel failed"};
     staging.store();
   }
+  bool settles() const override { return true; }
 
  private:
   DeviceStream *device_;

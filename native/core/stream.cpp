@@ -197,12 +197,14 @@ void Stream::mark_peers(Task *task) {
 // on which thread computed it.
 void Stream::loop() {
   uintptr_t base = (reinterpret_cast<uintptr_t>(ring_.get()) + kAlign - 1) / kAlign * kAlign;
+  bool attached = !device_;
   while (next()) {
     uint64_t tail = tail_.load(std::memory_order_relaxed);
     Task *task = reinterpret_cast<Task *>(base + tail % kRing);
     size_t bytes = task->bytes;
     uint64_t sequence = task->sequence;
     bool padding = !task->name;
+    if (!padding && !attached) attached = attach(task);
     if (!padding) execute(task);
     tail_.store(tail + bytes, std::memory_order_release);
     if (!padding) group_->complete(index_, sequence);
@@ -262,6 +264,17 @@ void Stream::count(Task *task, const Job *job, uint64_t start, uint64_t end) {
   if (job) record.detail = job->detail();
   else record.detail.flops = kernel_flops(task->name, task->scalars());
   group_->trace.add(record);
+}
+
+// False: the task fails with the reason, the next tries again.
+bool Stream::attach(const Task *task) {
+  try {
+    device_->attach();
+    return true;
+  } catch (const Error &error) {
+    fail(task, error.code.c_str(), error.message.c_str());
+    return false;
+  }
 }
 
 void Stream::settle(const Task *task, const Job *job) {

@@ -98,6 +98,7 @@ class Stream {
   bool wait_for_others(const Task *task);
   void mark_peers(Task *task);
   void settle(const Task *task, const Job *job);
+  bool attach(const Task *task);
   bool pass_mark(const Task *task, int peer);
   std::string blame(const char *message);
   std::shared_ptr<Failure> failure_of(uint64_t sequence);
