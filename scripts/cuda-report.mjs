@@ -45,7 +45,7 @@ function nameOf(mangled) {
 function rowsOf(source) {
   const kernels = new Map()
   const pattern =
-    /Compiling entry function '(\w+)'[^]*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads[^]*?Used (\d+) registers[^\n]*/g
+    /Compiling entry function '(\w+)'[\s\S]*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads[\s\S]*?Used (\d+) registers[^\n]*/g
   for (const [text, mangled, stack, stores, loads, registers] of report(source).matchAll(pattern)) {
     const name = nameOf(mangled)
     const shared = Number(text.match(/(\d+) bytes smem/)?.[1] ?? 0)

@@ -1,6 +1,6 @@
 // Builds and runs the native tests (no Node-API, no JavaScript): cmake, then ctest.
 // `--sanitize address` (with UBSan) or `--sanitize thread`: the same under a sanitizer, but for matmul_test under
-// `thread` (two minutes; its only threads are the pool's, which core_test has).
+// `thread` (two minutes; its only threads are the pool's, which core_test has) and cuda_ops_test (fibers, no threads).
 import { parseArgs } from 'node:util'
 import { run } from './run.mjs'
 
@@ -17,4 +17,4 @@ run('cmake', [
   '-DCMAKE_BUILD_TYPE=Release',
 ])
 run('cmake', ['--build', folder, '-j', '2'])
-run('ctest', ['--test-dir', folder, '--output-on-failure', ...(sanitize === 'thread' ? ['-E', 'matmul'] : [])])
+run('ctest', ['--test-dir', folder, '--output-on-failure', ...(sanitize === 'thread' ? ['-E', 'matmul|cuda_ops'] : [])])

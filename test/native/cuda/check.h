@@ -1,6 +1,7 @@
-// One case of an operation: the CPU's kernel tells what is right; CUDA's sources, compiled for the host by the shim,
+// One case of an operation: the CPU's kernel tells what is right. CUDA's sources, compiled for the host by the shim,
 // run on memory between unmapped pages, once flush with its start (aligned) and once with its end, with the threads
 // in two orders that must give the same bits (else they race). Inputs and the bytes around must stay as they were.
+// The same cases run on a GPU, twice each.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -42,8 +43,17 @@ struct Case {
 };
 void check(const Case &c);
 
-// Also checks the result of `op` on the device alone, for what has no counterpart on the CPU.
-std::vector<Value> run_device(const Case &c, bool at_end, bool backward);
+std::string title(const Case &c);
+zs_tensor tensor_of(const Value &v, char *memory);
+zs_call call_of(const Case &c, const std::vector<zs_tensor> &tensors, void *context);
+
+// The device: the shim (device_shim.cpp), or a GPU through the backend's C ABI (device_gpu.cpp).
+int device_open();  // 0, or the status to end with
+bool device_has(zs_op op);
+// What the tensors are after the call. unaligned: at addresses aligned to their elements only; again: a second time,
+// where threads can be made to run in another order, in that.
+std::vector<Value> run_device(const Case &c, bool unaligned, bool again);
+void figures();  // times, where there are any to take
 
 void expect(bool right, const std::string &what);
 int failures();
