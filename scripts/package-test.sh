@@ -20,6 +20,9 @@ cat > config.json <<'JSON'
 }
 JSON
 node=$(dirname "$(readlink -f "$(command -v node)")")
+env -i PATH="$node:/nonexistent" HOME="$folder" node node_modules/zeroshard/dist/cli/main.js doctor | tee doctor.txt
+# Where CI has built the CUDA backend, it is in the package and opens.
+[ "${ZS_CUDA:-}" != ON ] || grep -qE '^cuda +backend .*prebuilds/' doctor.txt
 env -i PATH="$node:/nonexistent" HOME="$folder" node node_modules/zeroshard/dist/cli/main.js train config.json --nproc 2 --quiet --metrics m.jsonl
 grep -q '"step":20,' m.jsonl
 echo "the package works"

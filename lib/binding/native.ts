@@ -85,14 +85,48 @@ export interface NativeSwap {
   note: string // why something slower is used; empty: nothing is
 }
 
+/** What there is beside the CPU, and what is missing. */
+export interface NativeDevices {
+  /** Whether CUDA's backend is there; `reason` otherwise, or why no device can be opened. */
+  loaded: boolean
+  path: string
+  reason: string
+  devices: {
+    index: number
+    name: string
+    totalBytes: number
+    capability: number
+    multiprocessors: number
+    driver: number // the CUDA version that the driver can do: 13 or 12.8
+    runtime: number
+  }[]
+  /** Without a path: not found, and `note` says which package brings it. */
+  libraries: { name: string; version: string; path: string; note: string }[]
+  /** Operations that the backend lacks. */
+  missingKernels: string[]
+}
+
 export interface Native {
   readonly version: string
   readonly simd: string // 'scalar' | 'avx2' | 'avx512' | 'avx512bf16'
   /** At least 512 entries; kept by reference. */
   registerPacket(packet: Float64Array): void
   ops(): NativeOp[] // index = op id
-  /** Threads of the kernels' pool, and whether all streams are one (`--serial`). Before the first op. */
-  configure(options: { threads: number; serial: boolean; memoryLimit?: number }): void
+  /**
+   * Threads of the kernels' pool, whether all streams are one (`--serial`), and the device (the one there is, where
+   * none is said). Before the first op. @throws DEVICE with the reason and the cure where there is none.
+   */
+  configure(options: {
+    threads: number
+    serial: boolean
+    memoryLimit?: number
+    device?: 'cpu' | 'cuda'
+    index?: number
+  }): void
+  /** The one that tensors are on. */
+  device(): 'cpu' | 'cuda'
+  /** Looks; opens no device. `libraries`: opens those, which are large; else none is listed. */
+  devices(libraries?: boolean): NativeDevices
 
   /** packet: [dtype, category, flags (1: zero-filled, 2: in the shared arena), ndim, dims…] → handle. */
   alloc(): number

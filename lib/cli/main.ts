@@ -29,7 +29,9 @@ function program(): Command {
     .argument('<config>', 'configuration file (JSON with comments)')
     .description('train a model on your text')
     .option('--nproc <n>', 'local ranks', whole)
-    .addOption(new Option('--device <name>', 'cpu or cuda').choices(['cpu', 'cuda']).default('cpu'))
+    .addOption(
+      new Option('--device <name>', 'cpu (default) or cuda; ZEROSHARD_DEVICE says the same').choices(['cpu', 'cuda']),
+    )
     .option('--steps <n>', 'steps, counted from the very first', whole)
     .option('--seed <n>', 'seed', whole)
     .option('--set <path=json>', 'override a configuration value (repeatable)', collect, [])

@@ -4,15 +4,16 @@ import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ZeroshardError } from '../binding/errors.js'
+import { binding } from '../binding/native.js'
 import { applyOverrides, type Config, parseConfigText, requireForTrain, resolveConfig } from '../config/index.js'
 import { joinWorld, leaveWorld } from '../engine/initialize.js'
 import { launchLocal, type RankEnvironment, readEnvironment } from '../launch/index.js'
 import { INTERRUPTED, Interruption } from './interruption.js'
-import { checkDevice, trainRank } from './trainer.js'
+import { trainRank } from './trainer.js'
 
 export interface TrainFlags {
   nproc?: number
-  device: string
+  device?: 'cpu' | 'cuda'
   steps?: number
   seed?: number
   set: string[]
@@ -26,10 +27,11 @@ export interface TrainFlags {
 
 /** Resolves with the exit status. */
 export async function train(path: string, flags: TrainFlags, version: string): Promise<number> {
-  checkDevice(flags.device)
   const environment = readEnvironment()
+  const device = flags.device ?? environment.device
+  const devices = device === 'cuda' ? countDevices() : 1
   const started = environment.worldSize > 1 || environment.launched
-  const worldSize = started ? environment.worldSize : (flags.nproc ?? 1)
+  const worldSize = started ? environment.worldSize : (flags.nproc ?? devices)
   if (worldSize < 1) throw new ZeroshardError('ARGUMENT', `--nproc ${worldSize}: at least one rank is needed`)
   const config = await readConfig(path, flags, worldSize)
   if (!started && worldSize > 1) return startRanks(worldSize)
@@ -48,13 +50,20 @@ export async function train(path: string, flags: TrainFlags, version: string): P
   }
 }
 
+/** @throws DEVICE where there are none. */
+function countDevices(): number {
+  const { devices, reason } = binding().native.devices()
+  if (devices.length === 0) throw new ZeroshardError('DEVICE', `--device cuda: ${reason}`)
+  return devices.length
+}
+
 async function runRank(
   config: Config,
   flags: TrainFlags,
   version: string,
   interruption: Interruption,
 ): Promise<number> {
-  const world = await joinWorld(flags.serial ? { serial: true } : {})
+  const world = await joinWorld({ ...(flags.serial && { serial: true }), device: flags.device })
   try {
     const output = flags.output ? resolve(flags.output) : config.train.output
     const outcome = await trainRank(

@@ -3,6 +3,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
+import { binding } from '../binding/native.js'
 import { Agreement } from '../checkpoint/agreement.js'
 import { outputOf } from '../checkpoint/folder.js'
 import { loadPretrained } from '../checkpoint/pretrained.js'
@@ -118,7 +119,7 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
       version: options.version,
       world: world.group.size,
       mesh: meshWords(engine.parts.mesh.sizes),
-      device: 'cpu',
+      device: binding().native.device(),
       parameters,
       config,
     },
@@ -263,11 +264,4 @@ async function anyStop({ engine: { group }, interruption }: Run): Promise<boolea
   const [sum] = (await flag.data()) as Float32Array
   flag.dispose()
   return (sum as number) > 0
-}
-
-/** Fails where the command line has what this version does not do. */
-export function checkDevice(device: string): void {
-  if (device !== 'cpu') {
-    throw new ZeroshardError('DEVICE', `--device ${device}: this build has the cpu backend only; use --device cpu`)
-  }
 }

@@ -39,11 +39,13 @@ export interface World {
   group: ProcessGroup
 }
 
+type Device = 'cpu' | 'cuda'
+
 /** The process's place among the ranks is one: engines share it, and the last one to close leaves. */
 let joined: { world: Promise<World>; users: number } | undefined
 
 /** Sets up the native runtime and joins the other ranks, as the environment variables say (torchrun's). */
-export async function joinWorld(options: { serial?: boolean } = {}): Promise<World> {
+export async function joinWorld(options: WorldOptions = {}): Promise<World> {
   joined ??= { world: meetWorld(options), users: 0 }
   joined.users++
   try {
@@ -54,10 +56,15 @@ export async function joinWorld(options: { serial?: boolean } = {}): Promise<Wor
   }
 }
 
-async function meetWorld(options: { serial?: boolean }): Promise<World> {
+interface WorldOptions {
+  serial?: boolean
+  device?: Device | undefined
+}
+
+async function meetWorld(options: WorldOptions): Promise<World> {
   const environment = readEnvironment()
   if (environment.launched) exitWithParent()
-  configureStreams(environment, options.serial ?? environment.serial)
+  configureRuntime(environment, options.serial ?? environment.serial, options.device ?? environment.device)
   const meeting = await rendezvous(environment)
   try {
     const [jobId] = await meeting.exchange('job', randomBytes(12).toString('hex'))
@@ -70,14 +77,25 @@ async function meetWorld(options: { serial?: boolean }): Promise<World> {
   }
 }
 
-/** A user who has run operations before has the threads that there were; only a wish that comes too late is an error. */
-function configureStreams(environment: RankEnvironment, serial: boolean): void {
-  const { threads, localWorldSize, memoryLimit } = environment
+/**
+ * A user who has run operations before has the threads that there were; only a wish that comes too late is an error.
+ * Local ranks take the devices in turn.
+ */
+function configureRuntime(environment: RankEnvironment, serial: boolean, device: Device | undefined): void {
+  const { threads, localRank, localWorldSize, memoryLimit } = environment
+  const { native } = binding()
   const share = Math.max(1, Math.floor(availableParallelism() / localWorldSize))
+  const index = device === 'cuda' ? localRank % Math.max(1, native.devices().devices.length) : undefined
   try {
-    binding().native.configure({ threads: threads ?? share, serial, ...(memoryLimit !== undefined && { memoryLimit }) })
+    native.configure({
+      threads: threads ?? share,
+      serial,
+      ...(memoryLimit !== undefined && { memoryLimit }),
+      ...(device && { device }),
+      ...(index !== undefined && { index }),
+    })
   } catch (error) {
-    if (threads !== undefined || serial) throw error
+    if (threads !== undefined || serial || device !== undefined) throw error
   }
 }
 
@@ -260,8 +278,10 @@ export async function initialize<Args extends Tensor[]>(options: {
   parameterGroups?: readonly ParamGroup[]
   /** How the model is cut over tensor ranks; default: a ready plan of our models, else a deduced one. */
   plan?: Plan
+  /** Where the tensors are; default: what ZEROSHARD_DEVICE says, else the cpu. Before the first tensor. */
+  device?: Device
 }): Promise<Engine<Args>> {
-  const world = await joinWorld()
+  const world = await joinWorld({ device: options.device })
   try {
     const { model, parameterGroups, plan } = options
     const config = loadConfig(options.config, world.group.size)

@@ -18,6 +18,8 @@ export interface RankEnvironment {
   threads: number | undefined
   /** Bytes that this rank's tensors may take, offloaded ones included, where the user says so. */
   memoryLimit: number | undefined
+  /** Where the tensors are, where the user says so. */
+  device: 'cpu' | 'cuda' | undefined
   /** True where our launcher started this process. */
   launched: boolean
 }
@@ -57,6 +59,13 @@ export function readEnvironment(env: NodeJS.ProcessEnv = process.env): RankEnvir
     timeoutSeconds: whole('ZEROSHARD_TIMEOUT', 600, 1),
     threads: whole('ZEROSHARD_NUM_THREADS', undefined, 1),
     memoryLimit: whole('ZEROSHARD_MEMORY_LIMIT', undefined, 1),
+    device: oneDevice(env.ZEROSHARD_DEVICE),
     launched: env.ZEROSHARD_CHILD === '1',
   }
+}
+
+function oneDevice(text: string | undefined): 'cpu' | 'cuda' | undefined {
+  if (text === undefined || text === '') return undefined
+  if (text === 'cpu' || text === 'cuda') return text
+  throw new ZeroshardError('ARGUMENT', `environment variable ZEROSHARD_DEVICE is '${text}'; it must be cpu or cuda`)
 }

@@ -31,6 +31,7 @@ struct CollectiveCall {
   int peer;  // root of broadcast, peer of send and recv, as a rank of the group
   int64_t tag;
   bool average;
+  const zs_stream *stream = nullptr;  // the buffers lie on the device: the call queues there; nullptr: on the host
 };
 
 class ProcessGroup {
@@ -43,6 +44,10 @@ class ProcessGroup {
   virtual void connect(const std::vector<std::string> &facts) = 0;   // throws CommError
   virtual int group(const std::vector<int> &ranks) = 0;              // throws CommError
   virtual void run(const CollectiveCall &call) = 0;                  // throws CommError
+  // Throws CommError where the job has failed; `waiting`: or where a rank's process has ended. Any thread.
+  virtual void check(bool waiting) { (void)waiting; }
+  virtual bool takes(const CollectiveCall &) const { return false; }  // as it is, with buffers on the device
+  virtual std::string note() const { return ""; }  // why something slower is used; empty: nothing is
   virtual void abort(const CommError &error) = 0;                    // any thread; wakes waiting calls
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../comm/device/device_group.h"
 #include "dtype.h"
 #include "memory.h"
 
@@ -22,9 +23,9 @@ Error from(const CommError &error) { return {error.code, error.message}; }
 class CollectiveJob : public Job {
  public:
   CollectiveJob(std::shared_ptr<Communicator::State> state, const CollectiveCall &call, int group,
-                int size, size_t bytes)
-      : state_(std::move(state)), call_(call), group_(group), size_(size), bytes_(bytes) {}
-  void run() override { state_->run(call_, size_, bytes_); }
+                int size, size_t bytes, const CollectivePlace &place)
+      : state_(std::move(state)), call_(call), group_(group), size_(size), bytes_(bytes), place_(place) {}
+  void run() override { state_->run(call_, size_, bytes_, place_); }
   TraceDetail detail() const override {
     bool in_parts = call_.kind == Collective::reduce_scatter ||
                     call_.kind == Collective::all_gather || call_.kind == Collective::all_to_all;
@@ -37,6 +38,7 @@ class CollectiveJob : public Job {
   CollectiveCall call_;
   int group_, size_;
   size_t bytes_;
+  CollectivePlace place_;
 };
 
 void need(const zs_tensor &range, const char *what) {
@@ -51,11 +53,12 @@ void same_count(int64_t have, int64_t want, const char *what) {
 
 }  // namespace
 
-void Communicator::State::run(const CollectiveCall &call, int size, size_t bytes) {
+void Communicator::State::run(const CollectiveCall &call, int size, size_t bytes, const CollectivePlace &place) {
   {
     std::lock_guard guard(lock);
     if (aborted) throw *aborted;
   }
+  if (place.device) return exchange(call, size, bytes, place);
   if (size == 1) {
     if (bytes > 0 && call.output != call.input) memmove(call.output, call.input, bytes);
     return;
@@ -67,8 +70,43 @@ void Communicator::State::run(const CollectiveCall &call, int size, size_t bytes
   }
 }
 
+// On a device's stream. A transport between devices gets the tensors as they are; for the others, and where a
+// tensor lies in host memory, they pass through host memory.
+void Communicator::State::exchange(const CollectiveCall &given, int size, size_t bytes,
+                                   const CollectivePlace &place) {
+  CollectiveCall call = given;
+  bool all_there = (!call.output || place.output) && (!call.input || place.input || call.input == call.output);
+  if (size == 1 && all_there) {
+    if (bytes > 0 && call.output != call.input) place.device->copy(call.output, call.input, bytes, ZS_ON_DEVICE);
+    return;
+  }
+  try {
+    if (size > 1 && all_there && transport->takes(call)) {
+      call.stream = &place.device->stream();
+      return transport->run(call);
+    }
+    size_t all = bytes * static_cast<size_t>(size);
+    bool gathers = call.kind == Collective::all_gather || call.kind == Collective::all_to_all;
+    bool scatters = call.kind == Collective::reduce_scatter || call.kind == Collective::all_to_all;
+    bool in_place = call.input == call.output;
+    Staging staging(place.device);
+    int output = staging.add(call.output, call.output ? gathers ? all : bytes : 0, place.output,
+                             in_place ? Staging::in_out : Staging::out);
+    int input = staging.add(call.input, call.input ? scatters ? all : bytes : 0, in_place ? place.output : place.input,
+                            Staging::in);
+    staging.fetch();
+    call.output = staging.at(output);
+    call.input = staging.at(input);
+    if (size > 1) transport->run(call);
+    else if (bytes > 0 && call.output != call.input) memmove(call.output, call.input, bytes);
+    staging.store();
+  } catch (const CommError &error) {
+    throw from(error);
+  }
+}
+
 std::string Communicator::create(int rank, int world_size, const std::string &job_id,
-                                 double timeout_seconds) {
+                                 double timeout_seconds, const DeviceTransport &device) {
   if (created_) throw Error{"ARGUMENT", "there is a process group already; destroy it first"};
   if (world_size < 1 || rank < 0 || rank >= world_size)
     throw Error{"ARGUMENT", text("rank %d is not in a world of %d", rank, world_size)};
@@ -77,7 +115,11 @@ std::string Communicator::create(int rank, int world_size, const std::string &jo
   if (world_size > 1) {
     if (!make_shm_group) throw Error{"UNSUPPORTED", "this build has no transport between ranks"};
     try {
-      state->transport = make_shm_group(rank, world_size, job_id, timeout_seconds);
+      auto host = make_shm_group(rank, world_size, job_id, timeout_seconds);
+      if (device.backend)
+        state->transport = std::make_shared<DeviceGroup>(std::move(host), *device.backend, device.uuid, rank,
+                                                         world_size, timeout_seconds, device.lost);
+      else state->transport = std::move(host);
       facts = state->transport->facts();
     } catch (const CommError &error) {
       throw from(error);
@@ -147,7 +189,7 @@ void Communicator::destroy() {
 
 std::unique_ptr<Job> Communicator::collective(Collective kind, int group, const zs_tensor &output,
                                               const zs_tensor &input, double detail, int64_t tag,
-                                              bool average) {
+                                              bool average, const CollectivePlace &place) {
   const Group &members = groups_[read_index(group, static_cast<int>(groups_.size()), "group")];
   if (members.size > 1 && !connected_)
     throw Error{"ARGUMENT", "the process group is not connected yet"};
@@ -156,7 +198,7 @@ std::unique_ptr<Job> Communicator::collective(Collective kind, int group, const 
   call.average = average;
   int dtype = output.data ? output.dtype : input.dtype;
   size_t bytes = call.dtype < 0 ? 0 : static_cast<size_t>(call.count * kDtypeBytes[dtype]);
-  return std::make_unique<CollectiveJob>(state_, call, group, members.size, bytes);
+  return std::make_unique<CollectiveJob>(state_, call, group, members.size, bytes, place);
 }
 
 CollectiveCall Communicator::checked(Collective kind, const Group &group, const zs_tensor &output,

@@ -2,6 +2,7 @@
 // and the checks that need no peer. Groups of one member need no transport: output = input.
 #pragma once
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -16,10 +17,24 @@ namespace zs {
 inline constexpr int kNumCollectives = 8;
 extern const char *const kCollectiveNames[kNumCollectives];
 
+// Where the job's stream works (nullptr: on the host), and which tensors lie on that device.
+struct CollectivePlace {
+  DeviceStream *device = nullptr;
+  bool output = false, input = false;
+};
+
+// What collectives between devices need; without a backend the host's transport is all there is.
+struct DeviceTransport {
+  const zs_backend *backend = nullptr;
+  std::string uuid;
+  std::function<void(const CommError &)> lost;
+};
+
 class Communicator {
  public:
   // Without create() there is one group, of one member.
-  std::string create(int rank, int world_size, const std::string &job_id, double timeout_seconds);
+  std::string create(int rank, int world_size, const std::string &job_id, double timeout_seconds,
+                     const DeviceTransport &device);
   void connect(const std::vector<std::string> &facts);
   int group(const std::vector<int> &ranks);
   void abort(const Error &error);
@@ -29,13 +44,16 @@ class Communicator {
   // A collective over ranges (data == nullptr: absent). `detail`: count per rank, root or peer, as
   // the kind has it. Throws where they do not fit each other; the job does the work.
   std::unique_ptr<Job> collective(Collective kind, int group, const zs_tensor &output,
-                                  const zs_tensor &input, double detail, int64_t tag, bool average);
+                                  const zs_tensor &input, double detail, int64_t tag, bool average,
+                                  const CollectivePlace &place);
+  bool created() const { return created_; }
 
   struct State {
     std::shared_ptr<ProcessGroup> transport;  // nullptr: a world of one
     std::mutex lock;
     std::unique_ptr<Error> aborted;  // guarded by the lock
-    void run(const CollectiveCall &call, int size, size_t bytes);
+    void run(const CollectiveCall &call, int size, size_t bytes, const CollectivePlace &place);
+    void exchange(const CollectiveCall &call, int size, size_t bytes, const CollectivePlace &place);
   };
 
  private:

@@ -9,6 +9,7 @@
 namespace zs {
 
 inline constexpr int kNumStreams = 4;
+inline constexpr int kCopyStream = 2;
 inline constexpr int kDiskStream = 3;
 inline constexpr const char *kStreamNames[kNumStreams] = {"compute", "communication", "copy", "disk"};
 
@@ -46,16 +47,21 @@ struct Hazards {
   }
 };
 
-// How far each stream has got; written by the streams, read by all.
+// How far each stream has got; written by the streams, read by all. On a device `completed` means launched, and
+// `finished` is the newest task that is known to be done there.
 struct Progress {
   std::atomic<uint64_t> completed[kNumStreams] = {};
+  std::atomic<uint64_t> finished[kNumStreams] = {};
+  bool on_device = false;
   bool reached(int stream, uint64_t sequence) const {
     return completed[stream].load(std::memory_order_acquire) >= sequence;
   }
   // Whether any stream (other than `but`) still uses the memory.
   bool busy(const Hazards &hazards, int but = -1) const {
+    const std::atomic<uint64_t> *done = on_device ? finished : completed;
     for (int s = 0; s < kNumStreams; s++)
-      if (s != but && !reached(s, std::max(hazards.written[s], hazards.read[s]))) return true;
+      if (s != but && done[s].load(std::memory_order_acquire) < std::max(hazards.written[s], hazards.read[s]))
+        return true;
     return false;
   }
 };

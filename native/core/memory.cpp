@@ -54,6 +54,8 @@ Memory::Memory(const zs_backend &backend, const Progress *progress, std::functio
     : progress_(progress), drain_(std::move(drain)) {
   normal_ = std::make_unique<Allocator>(Allocator::Source{backend.allocate, backend.release},
                                         progress);
+  if (!backend.host_memory)
+    host_ = std::make_unique<Allocator>(Allocator::Source{backend.host_allocate, backend.host_release}, progress);
 }
 
 Memory::~Memory() = default;
@@ -74,11 +76,12 @@ Tensor &Memory::find(double handle) {
 
 int64_t Memory::allocate(const Shape &shape, int dtype, int category, bool shared) {
   int64_t bytes = shape.count * kDtypeBytes[dtype];
-  if (limit_ > 0 && live_total_ + bytes > limit_) out_of_memory(bytes, category);
+  bool limited = limit_ > 0 && !(host_ && category == kHost);
+  if (limited && live_total_ + bytes > limit_) out_of_memory(bytes, category);
   Allocator *allocator = nullptr;
   Block *block = nullptr;
   if (bytes > 0) {
-    block = allocate_block(static_cast<size_t>(bytes), shared, &allocator);
+    block = allocate_block(static_cast<size_t>(bytes), category, shared, &allocator);
     if (!block) out_of_memory(bytes, category);
   }
   if (free_storages_.empty()) {
@@ -94,33 +97,65 @@ int64_t Memory::allocate(const Shape &shape, int dtype, int category, bool share
   storage->data = block ? block->data : no_bytes;
   storage->bytes = bytes;
   storage->category = category;
+  storage->on_device = host_ && block && category != kHost;
   if (block) storage->hazards = block->hazards;
-  live_[category] += bytes;
-  live_total_ += bytes;
-  peak_[category] = std::max(peak_[category], live_[category]);
+  count(category, bytes);
   return new_handle(storage, shape, dtype, storage->data);
 }
 
 void Memory::recategorize(int64_t handle, int category) {
   Storage &storage = *find(static_cast<double>(handle)).storage;
-  live_[storage.category] -= storage.bytes;
+  count(storage.category, -storage.bytes);
   storage.category = category;
-  live_[category] += storage.bytes;
+  count(category, storage.bytes);
+}
+
+void Memory::count(int category, int64_t bytes) {
+  live_[category] += bytes;
+  if (!host_ || category != kHost) live_total_ += bytes;
   peak_[category] = std::max(peak_[category], live_[category]);
+}
+
+bool Memory::would_move(int64_t handle, int category) {
+  const Storage &storage = *find(static_cast<double>(handle)).storage;
+  return host_ && storage.block && (storage.category == kHost) != (category == kHost);
+}
+
+Memory::Old Memory::exchange(int64_t handle, int category) {
+  Storage *storage = find(static_cast<double>(handle)).storage;
+  Old old{storage->block, storage->allocator, storage->hazards, storage->data, storage->on_device};
+  Allocator *allocator = nullptr;
+  Block *block = allocate_block(static_cast<size_t>(storage->bytes), category, false, &allocator);
+  if (!block) out_of_memory(storage->bytes, category);
+  for (Tensor &tensor : tensors_)
+    if (tensor.storage == storage)
+      tensor.range.data = block->data + (static_cast<char *>(tensor.range.data) - old.data);
+  storage->block = block;
+  storage->allocator = allocator;
+  storage->data = block->data;
+  storage->hazards = block->hazards;
+  storage->on_device = category != kHost;
+  return old;
+}
+
+void Memory::release_old(const Old &old) {
+  old.block->hazards = old.hazards;
+  old.allocator->free(old.block);
 }
 
 // Cached memory that no request fits goes back to the system before the answer is "none left". A full
 // arena is no error: its tensors work anywhere, peers only read them with one more copy.
-Block *Memory::allocate_block(size_t bytes, bool shared, Allocator **from) {
+Block *Memory::allocate_block(size_t bytes, int category, bool shared, Allocator **from) {
   if (shared && arena_) {
     *from = arena_;
     if (Block *block = arena_->allocate(bytes)) return block;
   }
-  *from = normal_.get();
-  if (Block *block = normal_->allocate(bytes)) return block;
+  Allocator &allocator = host_ && category == kHost ? *host_ : *normal_;
+  *from = &allocator;
+  if (Block *block = allocator.allocate(bytes)) return block;
   drain_();
-  normal_->trim();
-  return normal_->allocate(bytes);
+  allocator.trim();
+  return allocator.allocate(bytes);
 }
 
 int64_t Memory::view(int64_t handle, int64_t offset, int dtype, const Shape &shape) {
@@ -171,12 +206,12 @@ void Memory::free(int64_t handle) {
 }
 
 void Memory::release(Storage *storage) {
-  live_[storage->category] -= storage->bytes;
-  live_total_ -= storage->bytes;
+  count(storage->category, -storage->bytes);
   if (storage->block) {
     storage->block->hazards = storage->hazards;
     storage->allocator->free(storage->block);
-    if (storage->allocator != normal_.get() && storage->allocator != arena_) drop_empty_arenas();
+    bool usual = storage->allocator == normal_.get() || storage->allocator == host_.get();
+    if (!usual && storage->allocator != arena_) drop_empty_arenas();
   }
   free_storages_.push_back(storage);
 }
@@ -206,7 +241,7 @@ Memory::Stats Memory::stats() const {
   Stats stats;
   std::copy_n(live_, kNumCategories, stats.live);
   std::copy_n(peak_, kNumCategories, stats.peak);
-  stats.reserved = static_cast<int64_t>(normal_->reserved());
+  stats.reserved = static_cast<int64_t>(normal_->reserved() + (host_ ? host_->reserved() : 0));
   for (const auto &arena : arenas_)
     stats.reserved += static_cast<int64_t>(arena->allocator->reserved());
   stats.tensors = static_cast<int64_t>(tensors_.size() - free_slots_.size());

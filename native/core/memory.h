@@ -20,6 +20,7 @@ struct Storage {
   char *data = nullptr;
   int64_t bytes = 0;
   Hazards hazards;
+  bool on_device = false;  // the host must not touch it
   int category = 0;
   int num_handles = 0;
 };
@@ -50,7 +51,7 @@ class Memory {
     int64_t tensors = 0;
   };
 
-  // `drain` returns when no stream uses any memory.
+  // `drain` returns when no stream uses any memory. On a device the category `host` is pinned host memory.
   Memory(const zs_backend &backend, const Progress *progress, std::function<void()> drain);
   ~Memory();
 
@@ -58,9 +59,21 @@ class Memory {
   int64_t allocate(const Shape &shape, int dtype, int category, bool shared);
   int64_t view(int64_t handle, int64_t offset, int dtype, const Shape &shape);
   void free(int64_t handle);
-  // Counts the storage, all views of it included, in another category. (Where host and device memory differ,
-  // this is where it would move.)
+  // Counts the storage, all views of it included, in another category. Where host and device memory
+  // differ, would_move() says whether it has to go to the other; exchange() comes first then.
   void recategorize(int64_t handle, int category);
+  bool would_move(int64_t handle, int category);
+  // Gives the storage other memory, which it returns the old of: a block that goes to release_block() once what is
+  // to be kept is copied.
+  struct Old {
+    Block *block;
+    Allocator *allocator;
+    Hazards hazards;
+    char *data;
+    bool on_device;
+  };
+  Old exchange(int64_t handle, int category);
+  void release_old(const Old &old);
   Tensor &find(double handle);
 
   void set_limit(int64_t bytes) { limit_ = bytes; }  // of all live bytes; 0: none
@@ -75,15 +88,17 @@ class Memory {
     std::shared_ptr<ProcessGroup> group;
     std::unique_ptr<Allocator> allocator;
   };
-  Block *allocate_block(size_t bytes, bool shared, Allocator **from);
+  Block *allocate_block(size_t bytes, int category, bool shared, Allocator **from);
   [[noreturn]] void out_of_memory(int64_t bytes, int category) const;
   int64_t new_handle(Storage *storage, const Shape &shape, int dtype, char *data);
   void release(Storage *storage);
   void drop_empty_arenas();
+  void count(int category, int64_t bytes);
 
   const Progress *progress_;
   std::function<void()> drain_;
   std::unique_ptr<Allocator> normal_;
+  std::unique_ptr<Allocator> host_;  // of a device's runtime: pinned host memory
   std::vector<std::unique_ptr<Arena>> arenas_;
   Allocator *arena_ = nullptr;
   std::vector<Tensor> tensors_;
@@ -92,7 +107,7 @@ class Memory {
   std::vector<Storage *> free_storages_;
   int64_t live_[kNumCategories] = {};
   int64_t peak_[kNumCategories] = {};
-  int64_t live_total_ = 0;
+  int64_t live_total_ = 0;  // of what the limit is about: on a device not the host's
   int64_t limit_ = 0;
 };
 

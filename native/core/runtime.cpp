@@ -36,47 +36,14 @@ int32_t zero_kernel(zs_call *call) {
   return ZS_OK;
 }
 
-class WriteJob : public Job {
- public:
-  WriteJob(char *target, const void *source, size_t bytes)
-      : target_(target), staged_(new char[bytes]), bytes_(bytes) {
-    memcpy(staged_.get(), source, bytes);
-  }
-  void run() override { memcpy(target_, staged_.get(), bytes_); }
-
- private:
-  char *target_;
-  std::unique_ptr<char[]> staged_;
-  size_t bytes_;
-};
-
-// Copies (nothing, for a synchronisation), then tells.
-class ReadJob : public Job {
- public:
-  ReadJob(void *target, const void *source, size_t bytes, Runtime::Done done)
-      : target_(target), source_(source), bytes_(bytes), done_(std::move(done)) {}
-  void run() override {
-    if (bytes_ > 0) memcpy(target_, source_, bytes_);
-    done_(nullptr);
-  }
-  void drop(const std::shared_ptr<Failure> &failure) override {
-    if (failure) done_(failure);
-  }
-  bool is_work() const override { return bytes_ > 0; }
-
- private:
-  void *target_;
-  const void *source_;
-  size_t bytes_;
-  Runtime::Done done_;
-};
-
 }  // namespace
 
 const OpInfo &op_info(int op) { return kOps[op]; }
 
-Runtime::Runtime(const zs_backend &backend)
-    : backend_(backend), memory_(backend_, &group_.progress, [this] { drain(); }) {}
+Runtime::Runtime(const zs_backend &backend, const zs_backend *host)
+    : backend_(backend), host_(host), memory_(backend_, &group_.progress, [this] { drain(); }) {
+  group_.progress.on_device = on_device();
+}
 
 Runtime::~Runtime() {
   communicator_.abort({"RANK_LOST", "this rank's runtime has ended"});
@@ -87,6 +54,11 @@ Runtime::~Runtime() {
     delete stream;
     stream = nullptr;
   }
+}
+
+bool Runtime::used() const {
+  bool started = std::any_of(streams_, streams_ + kNumStreams, [](Stream *s) { return s; });
+  return started || memory_.stats().reserved > 0 || memory_.stats().tensors > 0 || communicator_.created();
 }
 
 void Runtime::configure(int threads, bool serial, int64_t memory_limit) {
@@ -109,7 +81,9 @@ ThreadPool &Runtime::pool() {
 Stream &Runtime::stream(int index) {
   if (!streams_[index]) {
     pool();
-    streams_[index] = new Stream(index, &group_, streams_);
+    // What others wait for goes first: collectives and copies before the rest of the computation.
+    auto device = on_device() ? std::make_unique<DeviceStream>(backend_, index != 0, &lost_) : nullptr;
+    streams_[index] = new Stream(index, &group_, streams_, std::move(device), serial_);
   }
   return *streams_[index];
 }
@@ -117,6 +91,8 @@ Stream &Runtime::stream(int index) {
 void Runtime::drain() {
   for (int s = 0; s < kNumStreams; s++)
     if (streams_[s]) group_.wait(s, streams_[s]->last());
+  char error[ZS_ERROR_BYTES];
+  if (on_device()) backend_.synchronize(error);  // what fails is told at the next read
 }
 
 int64_t Runtime::alloc(const double *packet) {
@@ -129,15 +105,19 @@ int64_t Runtime::alloc(const double *packet) {
   Storage &storage = *tensor.storage;
   size_t bytes = static_cast<size_t>(storage.bytes);
   if (bytes == 0) return handle;
-  if (storage.bytes <= kCopyGrain && !group_.progress.busy(storage.hazards)) {
+  if (!storage.on_device && storage.bytes <= kCopyGrain && !group_.progress.busy(storage.hazards)) {
     memset(storage.data, 0, bytes);
     storage.hazards = Hazards{};
     return handle;
   }
-  Stream &compute = stream(0);
-  compute.kernel_slot(1, 0).tensors[0] = tensor.range;
   Waits waits;
   storage.hazards.before_write(waits);
+  if (on_device()) {
+    storage.hazards.did_write(0, push_zeros(0, tensor, waits));
+    return handle;
+  }
+  Stream &compute = stream(0);
+  compute.kernel_slot(1, 0).tensors[0] = tensor.range;
   storage.hazards.did_write(0, compute.push_kernel(zero_kernel, "zeros", &pool(), waits));
   return handle;
 }
@@ -161,7 +141,7 @@ void Runtime::run(const double *packet) {
   int index = serial_ ? 0 : read_index(packet[1], kNumStreams, "stream");
   const OpInfo &info = kOps[op];
   zs_kernel kernel = backend_.kernels[op];
-  if (!kernel) throw Error{"UNSUPPORTED", text("the %s backend lacks it", backend_.name)};
+  if (!kernel && !host_) throw Error{"UNSUPPORTED", text("the %s backend lacks it", backend_.name)};
   Stream &stream = this->stream(index);
   int num_tensors = info.outputs + info.inputs;
   const double *handles = packet + 2;
@@ -170,6 +150,7 @@ void Runtime::run(const double *packet) {
   Stream::KernelSlot slot = stream.kernel_slot(num_tensors, info.scalars);
   Storage *storages[kMaxTensors];
   Waits waits;
+  bool on_host = false;
   for (int i = 0; i < num_tensors; i++) {
     if (handles[i] == 0) {
       storages[i] = nullptr;
@@ -179,11 +160,18 @@ void Runtime::run(const double *packet) {
     const Tensor &tensor = memory_.find(handles[i]);
     storages[i] = tensor.storage;
     slot.tensors[i] = tensor.range;
+    on_host |= host_ && tensor.storage->block && !tensor.storage->on_device;
     if (i < info.outputs) tensor.storage->hazards.before_write(waits);
     else tensor.storage->hazards.before_read(waits);
   }
   std::copy_n(handles + num_tensors, info.scalars, slot.scalars);
-  uint64_t sequence = stream.push_kernel(kernel, info.name, pool_.get(), waits);
+  uint64_t sequence;
+  if (on_host) {
+    sequence = push_on_host(index, op, slot, storages, waits);
+  } else {
+    if (!kernel) throw Error{"UNSUPPORTED", text("the %s backend lacks it", backend_.name)};
+    sequence = stream.push_kernel(kernel, info.name, host_ ? nullptr : pool_.get(), waits);
+  }
   for (int i = info.outputs; i < num_tensors; i++)
     if (storages[i]) storages[i]->hazards.did_read(index, sequence);
   for (int i = 0; i < info.outputs; i++)
@@ -198,99 +186,15 @@ void Runtime::collective(const double *packet) {
   auto job = communicator_.collective(
       static_cast<Collective>(kind), read_index(packet[1], 1 << 30, "group"),
       output ? output->range : kAbsent, input ? input->range : kAbsent, packet[5],
-      static_cast<int64_t>(packet[6]), packet[7] != 0);
+      static_cast<int64_t>(packet[6]), packet[7] != 0,
+      CollectivePlace{stream(index).device(), output && output->storage->on_device,
+                      input && input->storage->on_device});
   Waits waits;
   if (output) output->storage->hazards.before_write(waits);
   if (input) input->storage->hazards.before_read(waits);
   uint64_t sequence = stream(index).push_job(std::move(job), kCollectiveNames[kind], waits);
   if (input) input->storage->hazards.did_read(index, sequence);
   if (output) output->storage->hazards.did_write(index, sequence);
-}
-
-void Runtime::check_bytes(const Tensor &tensor, size_t bytes) const {
-  if (static_cast<size_t>(tensor.bytes()) != bytes)
-    throw Error{"SHAPE", text("the array has %zu bytes, the tensor %lld", bytes,
-                              static_cast<long long>(tensor.bytes()))};
-}
-
-void Runtime::write(double handle, const void *source, size_t bytes, int index) {
-  Tensor &tensor = memory_.find(handle);
-  check_bytes(tensor, bytes);
-  if (bytes == 0) return;
-  if (serial_) index = 0;
-  Hazards &hazards = tensor.storage->hazards;
-  if (!group_.progress.busy(hazards)) {
-    // Hazards stay: what failed to write another part of this storage is still to be found out.
-    memcpy(tensor.range.data, source, bytes);
-    return;
-  }
-  Waits waits;
-  hazards.before_write(waits);
-  auto job = std::make_unique<WriteJob>(static_cast<char *>(tensor.range.data), source, bytes);
-  hazards.did_write(index, stream(index).push_job(std::move(job), "write", waits));
-}
-
-void Runtime::read(double handle, void *target, size_t bytes, int index, Done done) {
-  Tensor &tensor = memory_.find(handle);
-  check_bytes(tensor, bytes);
-  if (serial_) index = 0;
-  Waits waits;
-  tensor.storage->hazards.before_read(waits);
-  auto job = std::make_unique<ReadJob>(target, tensor.range.data, bytes, std::move(done));
-  uint64_t sequence = stream(index).push_job(std::move(job), "read", waits);
-  tensor.storage->hazards.did_read(index, sequence);
-}
-
-int Runtime::synchronize(int index, Done done) {
-  if (serial_) index = 0;
-  int count = 0;
-  for (int s = 0; s < kNumStreams; s++) {
-    if (index >= 0 ? s != index : !streams_[s] && s != 0) continue;
-    stream(s).push_job(std::make_unique<ReadJob>(nullptr, nullptr, 0, done), "synchronize", {});
-    count++;
-  }
-  return count;
-}
-
-void Runtime::read_now(double handle, void *target, size_t bytes, int index) {
-  std::shared_ptr<Failure> failure;
-  read(handle, target, bytes, index,
-       [&failure](std::shared_ptr<Failure> found) { failure = std::move(found); });
-  if (serial_) index = 0;
-  group_.wait(index, streams_[index]->last());
-  if (failure) rethrow(*failure);
-}
-
-void Runtime::synchronize_now(int index) {
-  std::shared_ptr<Failure> failures[kNumStreams];
-  if (serial_) index = 0;
-  for (int s = 0; s < kNumStreams; s++) {
-    if (index >= 0 ? s != index : !streams_[s]) continue;
-    synchronize(s, [&failures, s](std::shared_ptr<Failure> found) { failures[s] = found; });
-  }
-  for (int s = 0; s < kNumStreams; s++)
-    if ((index < 0 || s == index) && streams_[s]) group_.wait(s, streams_[s]->last());
-  Failure *first = nullptr;
-  for (auto &failure : failures) {
-    if (!failure) continue;
-    if (!first) first = failure.get();
-    told(*failure);
-  }
-  if (first) rethrow(*first);
-}
-
-void Runtime::told(Failure &failure) {
-  if (failure.told) return;
-  failure.told = true;
-  for (int s = 0; s < kNumStreams; s++) {
-    failure.run_again[s].store(streams_[s] ? streams_[s]->last() + 1 : 1);
-    if (streams_[s]) streams_[s]->forget_waits();
-  }
-}
-
-void Runtime::rethrow(Failure &failure) {
-  told(failure);
-  throw failure.error;
 }
 
 void Runtime::stream_stats(double *busy_seconds, double *ops) const {
@@ -302,14 +206,29 @@ void Runtime::stream_stats(double *busy_seconds, double *ops) const {
 
 std::string Runtime::comm_create(int rank, int world_size, const std::string &job_id,
                                  double timeout) {
-  std::string facts = communicator_.create(rank, world_size, job_id, timeout);
-  memory_.set_arena(communicator_.transport());
+  DeviceTransport device;
+  if (on_device() && backend_.collectives && world_size > 1) {
+    zs_device_info info;
+    char error[ZS_ERROR_BYTES] = "";
+    if (backend_.device_info(-1, &info, error) != ZS_OK) throw Error{"DEVICE", error};
+    device = {&backend_, info.uuid, [this](const CommError &why) { lost_.tell({why.code, why.message}); }};
+  }
+  std::string facts = communicator_.create(rank, world_size, job_id, timeout, device);
+  if (!on_device()) memory_.set_arena(communicator_.transport());
   return facts;
+}
+
+// Between devices nothing may be under way where a group is made: a queued collective that waits for this call to end
+// might be what another rank waits for before it comes to it.
+int Runtime::comm_group(const std::vector<int> &ranks) {
+  if (on_device()) drain();
+  return communicator_.group(ranks);
 }
 
 void Runtime::comm_destroy() {
   drain();
   communicator_.destroy();
+  lost_.is.store(false);
   memory_.set_arena(nullptr);
 }
 

@@ -27,11 +27,14 @@ struct SwapOptions;
 
 class Runtime {
  public:
-  explicit Runtime(const zs_backend &backend);
+  // `host`: kernels for what lies in host memory, where `backend` is a device's. Backends outlive the runtime.
+  explicit Runtime(const zs_backend &backend, const zs_backend *host = nullptr);
   ~Runtime();  // aborts collectives, drops what is queued, frees all
 
   // threads 0: as many as the machine has. Threads and serial only before the first operation.
   void configure(int threads, bool serial, int64_t memory_limit);
+  bool used() const;  // whether there has been an operation, a tensor or a process group
+  const zs_backend &backend() const { return backend_; }
 
   // The hot calls, on a packet as lib/binding/native.ts has it.
   int64_t alloc(const double *packet);
@@ -51,6 +54,8 @@ class Runtime {
   void synchronize_now(int stream);
   void told(Failure &failure);
 
+  void recategorize(double handle, int category);
+
   Memory &memory() { return memory_; }
   Trace &trace() { return group_.trace; }
   void stream_stats(double *busy_seconds, double *ops) const;
@@ -60,6 +65,7 @@ class Runtime {
   void close_swap(double id);
 
   std::string comm_create(int rank, int world_size, const std::string &job_id, double timeout);
+  int comm_group(const std::vector<int> &ranks);
   Communicator &communicator() { return communicator_; }
   void comm_destroy();
 
@@ -69,9 +75,15 @@ class Runtime {
   void drain();
   void check_bytes(const Tensor &tensor, size_t bytes) const;
   [[noreturn]] void rethrow(Failure &failure);
+  bool on_device() const { return !backend_.host_memory; }
+  uint64_t push_zeros(int stream, const Tensor &tensor, const Waits &waits);
+  uint64_t push_on_host(int stream, int op, Stream::KernelSlot call, Storage *const *storages,
+                        const Waits &waits);
 
   const zs_backend backend_;
+  const zs_backend *const host_;
   StreamGroup group_;
+  Lost lost_;
   Communicator communicator_;
   Memory memory_;
   int threads_ = 0;

@@ -9,9 +9,25 @@ namespace {
 
 class SwapJob : public Job {
  public:
-  SwapJob(std::shared_ptr<SwapFile> file, bool write, std::vector<SwapRange> ranges)
-      : file_(std::move(file)), write_(write), ranges_(std::move(ranges)) {}
-  void run() override { file_->transfer(write_, ranges_); }
+  SwapJob(std::shared_ptr<SwapFile> file, bool write, std::vector<SwapRange> ranges, DeviceStream *device,
+          std::vector<bool> on_device)
+      : file_(std::move(file)),
+        write_(write),
+        ranges_(std::move(ranges)),
+        device_(device),
+        on_device_(std::move(on_device)) {}
+  void run() override {
+    if (!device_) return file_->transfer(write_, ranges_);
+    Staging staging(device_);
+    for (size_t i = 0; i < ranges_.size(); i++)
+      staging.add(ranges_[i].data, static_cast<size_t>(ranges_[i].bytes), on_device_[i],
+                  write_ ? Staging::in : Staging::out);
+    staging.fetch();
+    std::vector<SwapRange> ranges = ranges_;
+    for (size_t i = 0; i < ranges.size(); i++) ranges[i].data = static_cast<char *>(staging.at(static_cast<int>(i)));
+    file_->transfer(write_, ranges);
+    staging.store();
+  }
   TraceDetail detail() const override {
     TraceDetail detail;
     for (const SwapRange &range : ranges_) detail.bytes += range.bytes;
@@ -22,6 +38,8 @@ class SwapJob : public Job {
   std::shared_ptr<SwapFile> file_;
   bool write_;
   std::vector<SwapRange> ranges_;
+  DeviceStream *device_;  // nullptr: all is host memory
+  std::vector<bool> on_device_;
 };
 
 bool share_a_page(const SwapRange &a, const SwapRange &b) {
@@ -56,6 +74,7 @@ void Runtime::transfer(const double *packet) {
   int index = serial_ ? 0 : kDiskStream;
   std::vector<SwapRange> ranges;
   std::vector<Storage *> storages;
+  std::vector<bool> on_device;
   Waits waits;
   for (int i = 0; i < count; i++) {
     double offset = packet[3 + 2 * i];
@@ -72,10 +91,12 @@ void Runtime::transfer(const double *packet) {
                                      static_cast<long long>(other.offset), static_cast<long long>(range.offset))};
     ranges.push_back(range);
     storages.push_back(tensor.storage);
+    on_device.push_back(tensor.storage->on_device);
     if (write) tensor.storage->hazards.before_read(waits);
     else tensor.storage->hazards.before_write(waits);
   }
-  auto job = std::make_unique<SwapJob>(std::move(file), write, std::move(ranges));
+  auto job = std::make_unique<SwapJob>(std::move(file), write, std::move(ranges), stream(index).device(),
+                                       std::move(on_device));
   uint64_t sequence = stream(index).push_job(std::move(job), write ? "swapWrite" : "swapRead", waits);
   for (Storage *storage : storages) {
     if (write) storage->hazards.did_read(index, sequence);

@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -14,17 +15,33 @@ constexpr size_t kRing = size_t{8} << 20;
 constexpr size_t kAlign = 64;
 constexpr int kSpinMicroseconds = 30;
 
-const char *status_code(int32_t status) {
-  switch (status) {
-    case ZS_BAD_ARGUMENT: return "ARGUMENT";
-    case ZS_NO_MEMORY: return "OUT_OF_MEMORY";
-    case ZS_UNSUPPORTED: return "UNSUPPORTED";
-    case ZS_DEVICE_ERROR: return "DEVICE";
-    default: return "INTERNAL";
+// Puts an event behind what is queued, also on a poisoned stream: what was queued before the failure is
+// waited for by others.
+class MarkJob : public Job {
+ public:
+  MarkJob(DeviceStream *device, std::shared_ptr<Mark> mark) : device_(device), mark_(std::move(mark)) {}
+  void run() override { mark_->event = device_->record(); }
+  void drop(const std::shared_ptr<Failure> &failure) override {
+    if (!failure) return;
+    try {
+      mark_->event = device_->record();
+    } catch (const Error &) {  // whoever needs the mark finds none
+    }
   }
-}
+  bool is_work() const override { return false; }
+
+ private:
+  DeviceStream *device_;
+  std::shared_ptr<Mark> mark_;
+};
 
 }  // namespace
+
+// What a task waits for on the device: events, put there by jobs with these sequence numbers.
+struct Marks {
+  uint64_t sequence[kNumStreams] = {};
+  std::shared_ptr<Mark> mark[kNumStreams];
+};
 
 // Followed by the tensors and scalars of a kernel.
 struct alignas(kAlign) Stream::Task {
@@ -36,6 +53,7 @@ struct alignas(kAlign) Stream::Task {
   zs_kernel kernel;
   void *context;
   Job *job;
+  Marks *marks;  // owned; nullptr: none
   int32_t num_tensors, num_scalars;
   zs_tensor *tensors() { return reinterpret_cast<zs_tensor *>(this + 1); }
   double *scalars() { return reinterpret_cast<double *>(tensors() + num_tensors); }
@@ -60,8 +78,15 @@ void StreamGroup::complete(int stream, uint64_t sequence) {
   moved.notify_all();
 }
 
-Stream::Stream(int index, StreamGroup *group, Stream *const *peers)
-    : index_(index), group_(group), peers_(peers), ring_(new char[kRing + kAlign + sizeof(Task)]) {
+Stream::Stream(int index, StreamGroup *group, Stream *const *peers, std::unique_ptr<DeviceStream> device,
+               bool serial)
+    : index_(index),
+      group_(group),
+      peers_(peers),
+      ring_(new char[kRing + kAlign + sizeof(Task)]),
+      device_(std::move(device)),
+      serial_(serial) {
+  if (device_) group_->launched[index_].store(&launched_);
   thread_ = std::thread([this] { loop(); });
 }
 
@@ -143,6 +168,7 @@ uint64_t Stream::push(const Waits &waits) {
     waited_[s] = wanted;
     task->waits.sequence[s] = wanted;
   }
+  if (device_) mark_peers(task);
   // Sequentially consistent, as is the sleeper's mark: one of the two sees the other.
   head_.store(head_.load(std::memory_order_relaxed) + task->bytes);
   if (sleeping_.load()) {
@@ -152,16 +178,33 @@ uint64_t Stream::push(const Waits &waits) {
   return last_;
 }
 
+// An event behind what the streams that the task waits for have been given so far, and nothing later.
+void Stream::mark_peers(Task *task) {
+  for (int s = 0; s < kNumStreams; s++) {
+    if (task->waits.sequence[s] == 0) continue;
+    Stream &peer = *peers_[s];
+    if (peer.mark_sequence_ != peer.last_) {
+      peer.mark_ = std::make_shared<Mark>(device_->backend());
+      peer.mark_sequence_ = peer.push_job(std::make_unique<MarkJob>(peer.device(), peer.mark_), "mark", {});
+    }
+    if (!task->marks) task->marks = new Marks;
+    task->marks->mark[s] = peer.mark_;
+    task->marks->sequence[s] = peer.mark_sequence_;
+  }
+}
+
 // Denormals stay as IEEE has them (no FTZ, no DAZ), here and in the pool: a result must not depend
 // on which thread computed it.
 void Stream::loop() {
   uintptr_t base = (reinterpret_cast<uintptr_t>(ring_.get()) + kAlign - 1) / kAlign * kAlign;
+  bool attached = !device_;
   while (next()) {
     uint64_t tail = tail_.load(std::memory_order_relaxed);
     Task *task = reinterpret_cast<Task *>(base + tail % kRing);
     size_t bytes = task->bytes;
     uint64_t sequence = task->sequence;
     bool padding = !task->name;
+    if (!padding && !attached) attached = attach(task);
     if (!padding) execute(task);
     tail_.store(tail + bytes, std::memory_order_release);
     if (!padding) group_->complete(index_, sequence);
@@ -185,6 +228,7 @@ bool Stream::next() {
 // Even a task that is skipped waits first: those that wait for it rely on what it waited for.
 void Stream::execute(Task *task) {
   is_poisoned(task->sequence);  // a failure that was told ends here, before a new one is inherited
+  std::unique_ptr<Marks> marks(task->marks);
   bool stopped = !wait_for_others(task) || group_->stop.load(std::memory_order_relaxed);
   std::unique_ptr<Job> job(task->job);
   if (stopped || is_poisoned(task->sequence)) {
@@ -192,9 +236,13 @@ void Stream::execute(Task *task) {
     return;
   }
   uint64_t start = monotonic_now();
+  bool failed = true;
   try {
+    if (device_ && (!job || job->is_work())) launched_.add(task->name);
     if (job) job->run();
     else run_kernel(task);
+    if (device_) settle(task, job.get());
+    failed = false;
   } catch (const Error &error) {
     fail(task, error.code.c_str(), error.message.c_str());
   } catch (const std::bad_alloc &) {
@@ -202,6 +250,7 @@ void Stream::execute(Task *task) {
   } catch (const std::exception &error) {
     fail(task, "INTERNAL", error.what());
   }
+  if (failed && job) job->drop(failure_);
   if (job && !job->is_work()) return;
   count(task, job.get(), start, monotonic_now());
 }
@@ -217,20 +266,66 @@ void Stream::count(Task *task, const Job *job, uint64_t start, uint64_t end) {
   group_->trace.add(record);
 }
 
+// False: the task fails with the reason, the next tries again.
+bool Stream::attach(const Task *task) {
+  try {
+    device_->attach();
+    return true;
+  } catch (const Error &error) {
+    fail(task, error.code.c_str(), error.message.c_str());
+    return false;
+  }
+}
+
+void Stream::settle(const Task *task, const Job *job) {
+  bool settled = job && job->settles();
+  if (serial_ && !settled && (!job || job->is_work())) {
+    device_->synchronize();
+    settled = true;
+  }
+  if (!settled) return;
+  launched_.settle();
+  group_->progress.finished[index_].store(task->sequence, std::memory_order_release);
+}
+
 // Names the operation, unless the message already does.
 void Stream::fail(const Task *task, const char *code, const char *message) {
   auto failure = std::make_shared<Failure>();
   failure->error.code = code;
-  failure->error.message = message[0] == '[' ? message : text("[%s] %s", task->name, message);
+  if (message[0] == '[') failure->error.message = message;
+  else if (device_ && failure->error.code == "DEVICE") failure->error.message = blame(message);
+  else failure->error.message = text("[%s] %s", task->name, message);
   set_poison(std::move(failure), task->sequence);
+}
+
+// A device tells of a failure at some later call: it was one of what was queued since the last wait.
+std::string Stream::blame(const char *message) {
+  std::string names, newest;
+  uint64_t total = 0;
+  for (const auto &pointer : group_->launched) {
+    const Launched *one = pointer.load();
+    if (!one) continue;
+    const Launched &launched = *one;
+    uint64_t count = launched.count.load(std::memory_order_acquire), settled = launched.settled.load();
+    uint64_t first = count - std::min(count - settled, Launched::kKept);
+    total += count - settled;
+    for (uint64_t i = first; i < count; i++) {
+      newest = launched.names[i % Launched::kKept].load(std::memory_order_relaxed);
+      names += text("%s%s", names.empty() ? "" : ", ", newest.c_str());
+    }
+  }
+  launched_.settle();
+  if (total == 1) return text("[%s] %s", newest.c_str(), message);
+  return text("[device] %s; queued since the last wait, %llu in all, the newest: %s; ZEROSHARD_SERIAL=1 names the one",
+              message, static_cast<unsigned long long>(total), names.c_str());
 }
 
 void Stream::run_kernel(Task *task) {
   zs_call call;
   call.tensors = task->tensors();
   call.scalars = task->scalars();
-  call.stream = nullptr;
-  call.context = task->context;
+  call.stream = device_ ? device_->stream().native : nullptr;
+  call.context = device_ && !task->context ? device_->stream().context : task->context;
   call.error[0] = 0;
   int32_t status = task->kernel(&call);
   if (status == ZS_OK) return;
@@ -244,10 +339,24 @@ bool Stream::wait_for_others(const Task *task) {
     uint64_t wanted = task->waits.sequence[s];
     if (wanted == 0) continue;
     if (!group_->wait(s, wanted)) return false;
+    if (task->marks && !pass_mark(task, s)) return false;
     if (!peers_[s]->ever_failed_.load(std::memory_order_acquire)) continue;
     std::shared_ptr<Failure> failure = peers_[s]->failure_of(wanted);
     if (failure && !poisoned_ && task->sequence < failure->run_again[index_].load())
       set_poison(std::move(failure), task->sequence);
+  }
+  return true;
+}
+
+// False: stopped first.
+bool Stream::pass_mark(const Task *task, int peer) {
+  if (!group_->wait(peer, task->marks->sequence[peer])) return false;
+  try {
+    void *event = task->marks->mark[peer]->event;
+    if (!event) throw Error{"DEVICE", text("the %s stream has no event to wait for", kStreamNames[peer])};
+    device_->wait(event);
+  } catch (const Error &error) {
+    if (!poisoned_) fail(task, error.code.c_str(), error.message.c_str());
   }
   return true;
 }

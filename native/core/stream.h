@@ -5,6 +5,10 @@
 // A task that fails poisons its stream: later tasks are skipped, and so are tasks of other streams
 // that wait for a skipped one, until the owner has told the user (Failure::told). What was queued up
 // to that moment is lost; what is queued after it runs.
+//
+// On a device the thread launches, and a task is done when it is launched. A task that waits for another
+// stream's waits for that launch, and then has its device stream wait for an event which was put behind
+// just those tasks that were queued before it.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -13,6 +17,7 @@
 #include <thread>
 
 #include "../backend/backend.h"
+#include "device.h"
 #include "error.h"
 #include "hazard.h"
 #include "trace.h"
@@ -32,10 +37,11 @@ struct Failure {
 class Job {
  public:
   virtual ~Job() = default;
-  virtual void run() = 0;  // may throw Error
+  virtual void run() = 0;  // may throw Error; then drop() is told of it
   // The stream is poisoned (with the failure), or is being stopped (nullptr).
   virtual void drop(const std::shared_ptr<Failure> &) {}
   virtual bool is_work() const { return true; }  // counted in the stream's statistics
+  virtual bool settles() const { return false; }  // when it has run, the device has done all before it
   virtual TraceDetail detail() const { return {}; }
 };
 
@@ -47,6 +53,7 @@ struct StreamGroup {
   std::atomic<int> waiters{0};
   std::atomic<bool> stop{false};
   Trace trace;
+  std::atomic<const Launched *> launched[kNumStreams] = {};  // of device streams
   // False when stopped before the task was done.
   bool wait(int stream, uint64_t sequence);
   void complete(int stream, uint64_t sequence);
@@ -54,8 +61,10 @@ struct StreamGroup {
 
 class Stream {
  public:
-  // `peers`: all streams of the runtime, for the failures of those that a task waits for.
-  Stream(int index, StreamGroup *group, Stream *const *peers);
+  // `peers`: all streams of the runtime, for the failures of those that a task waits for. `device`: nullptr on
+  // the host. `serial`: each task is waited for, so that what fails on the device is known by its name.
+  Stream(int index, StreamGroup *group, Stream *const *peers, std::unique_ptr<DeviceStream> device = nullptr,
+         bool serial = false);
   ~Stream();  // after stop(): drops what is queued
   Stream(const Stream &) = delete;
   Stream &operator=(const Stream &) = delete;
@@ -73,6 +82,7 @@ class Stream {
   // skipped task may have hidden another failure.
   void forget_waits() { std::fill_n(waited_, kNumStreams, 0); }
   void stop();  // after StreamGroup::stop is set
+  DeviceStream *device() const { return device_.get(); }  // for its own tasks
   double busy_seconds() const {
     return 1e-9 * static_cast<double>(busy_nanoseconds_.load(std::memory_order_relaxed));
   }
@@ -86,6 +96,11 @@ class Stream {
   bool next();
   void execute(Task *task);
   bool wait_for_others(const Task *task);
+  void mark_peers(Task *task);
+  void settle(const Task *task, const Job *job);
+  bool attach(const Task *task);
+  bool pass_mark(const Task *task, int peer);
+  std::string blame(const char *message);
   std::shared_ptr<Failure> failure_of(uint64_t sequence);
   void set_poison(std::shared_ptr<Failure> failure, uint64_t sequence);
   bool is_poisoned(uint64_t sequence);
@@ -100,6 +115,8 @@ class Stream {
   // Owner's side.
   uint64_t last_ = 0;
   uint64_t waited_[kNumStreams] = {};  // what earlier tasks of this stream have waited for already
+  std::shared_ptr<Mark> mark_;         // the newest event behind this stream's tasks
+  uint64_t mark_sequence_ = 0;         // of the job that puts it there
   Task *reserved_ = nullptr;
   std::unique_ptr<char[]> ring_;
   std::thread thread_;
@@ -116,6 +133,9 @@ class Stream {
   uint64_t failed_from_ = 0, failed_to_ = 0;
 
   // The thread's side.
+  const std::unique_ptr<DeviceStream> device_;
+  const bool serial_;
+  Launched launched_;
   bool poisoned_ = false;
   std::atomic<uint64_t> busy_nanoseconds_{0};
   std::atomic<uint64_t> num_ops_{0};

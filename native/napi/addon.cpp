@@ -104,18 +104,6 @@ napi_value ops(Call &call) {
   return result;
 }
 
-napi_value configure(Call &call) {
-  napi_value options = call.arguments[0];
-  int threads = integer_of(call, property_of(call, options, "threads"), 0, 4097, "threads");
-  bool serial = boolean_of(call, property_of(call, options, "serial"), "serial");
-  napi_value limit = property_of(call, options, "memoryLimit");
-  double bytes = is_undefined(call, limit) ? 0 : number_of(call, limit, "memoryLimit");
-  if (!(bytes >= 0 && bytes < 0x1p62))
-    throw Error{"ARGUMENT", text("memoryLimit is %g, not a number of bytes", bytes)};
-  call.runtime().configure(threads, serial, static_cast<int64_t>(bytes));
-  return nullptr;
-}
-
 napi_value write(Call &call) {
   double handle = number_of(call, call.arguments[0], "handle");
   Bytes source = bytes_of(call, call.arguments[1], "source");
@@ -191,12 +179,12 @@ napi_value comm_group(Call &call) {
   std::vector<int> ranks;
   for (napi_value rank : elements_of(call, call.arguments[0], "ranks"))
     ranks.push_back(integer_of(call, rank, 0, 1 << 20, "rank"));
-  return make_number(call.env, call.runtime().communicator().group(ranks));
+  return make_number(call.env, call.runtime().comm_group(ranks));
 }
 
 napi_value recategorize(Call &call) {
   int category = integer_of(call, call.arguments[1], 0, kNumCategories, "category");
-  call.runtime().memory().recategorize(static_cast<int64_t>(number_of(call, call.arguments[0], "handle")), category);
+  call.runtime().recategorize(number_of(call, call.arguments[0], "handle"), category);
   return nullptr;
 }
 
@@ -232,6 +220,8 @@ constexpr Function kFunctions[] = {
     {"registerPacket", cold<register_packet>},
     {"ops", cold<ops>},
     {"configure", cold<configure>},
+    {"device", cold<device>},
+    {"devices", cold<devices>},
     {"write", cold<write>},
     {"read", cold<read>},
     {"readSync", cold<read_sync>},

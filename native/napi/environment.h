@@ -58,6 +58,10 @@ napi_value trace_take(Call &call);
 // swap.cpp
 napi_value open_swap(Call &call);
 napi_value close_swap(Call &call);
+// device.cpp
+napi_value configure(Call &call);
+napi_value device(Call &call);
+napi_value devices(Call &call);
 // addon.cpp: every function that may throw runs in this.
 napi_value guarded(napi_env env, napi_callback_info info, napi_value (*body)(Call &call));
 

@@ -35,8 +35,18 @@ void release(void *data, size_t bytes) {
 }  // namespace
 
 const zs_backend &backend() {
-  static const zs_backend table = {
-      ZS_BACKEND_ABI, sizeof(zs_backend), "cpu", allocate, release, kernels, ZS_OP_COUNT};
+  static const zs_backend table = [] {
+    zs_backend cpu = {};
+    cpu.abi = ZS_BACKEND_ABI;
+    cpu.struct_size = sizeof(zs_backend);
+    cpu.name = "cpu";
+    cpu.allocate = allocate;
+    cpu.release = release;
+    cpu.kernels = kernels;
+    cpu.num_kernels = ZS_OP_COUNT;
+    cpu.host_memory = 1;
+    return cpu;
+  }();
   return table;
 }
 

@@ -139,6 +139,14 @@ void Job::check() {
   }
 }
 
+void Job::check_alive() {
+  check();
+  for (int r = 0; r < world_size_ && connected(); r++)
+    if (r != rank_ && !alive(r))
+      fail("RANK_LOST", "rank " + std::to_string(rank_) + ": rank " + std::to_string(r) +
+                            " has ended while a collective between devices was under way");
+}
+
 void Job::fail(const std::string &code, const std::string &message) {
   record(code, message);
   throw_error();

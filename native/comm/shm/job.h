@@ -42,6 +42,7 @@ class Job {
 
   // Throws the job's error, if there is one.
   void check();
+  void check_alive();  // throws, too, where a rank's process has ended
   // Makes this the job's error unless there is one already; then throws the one that counts.
   [[noreturn]] void fail(const std::string &code, const std::string &message);
   void record(const std::string &code, const std::string &message);

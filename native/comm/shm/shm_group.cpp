@@ -50,6 +50,7 @@ class ShmGroup final : public ProcessGroup {
   std::string facts() const override { return job_.facts(); }
   void abort(const CommError &error) override { job_.record(error.code, error.message); }
 
+  void check(bool waiting) override { waiting ? job_.check_alive() : job_.check(); }
   void connect(const std::vector<std::string> &facts) override;
   int group(const std::vector<int> &ranks) override;
   void run(const CollectiveCall &call) override;

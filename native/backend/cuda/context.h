@@ -1,0 +1,33 @@
+// What a kernel's launcher finds in call->context: the device, memory for the time of one operation, and where a
+// kernel on the device says that its data are wrong (an id outside its table), which is told at the next wait.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "../backend.h"
+
+namespace zs::cuda {
+
+// Lies in pinned host memory that the device writes: value and end first, op last, with __threadfence_system()
+// between. Any one of several wrong values will do.
+struct Report {
+  int32_t op;  // zs_op + 1; 0: nothing to tell
+  int32_t unused;
+  int64_t value, end;  // "[op] value is outside [0, end)"
+};
+
+struct Context {
+  int32_t device;
+  int32_t num_sms;
+  int32_t capability;          // 80, 90, 100, 120
+  int32_t max_shared_bytes;    // per block, by opt-in
+  int64_t l2_bytes;
+  Report *report;              // as the device sees it
+  // Scratch of the stream for this call: aligned to 256 bytes, not cleared, valid until the next call of
+  // workspace() on this stream. NULL when there is none left.
+  void *(*workspace)(Context *context, size_t bytes);
+};
+
+inline Context *context_of(const zs_call *call) { return static_cast<Context *>(call->context); }
+
+}  // namespace zs::cuda

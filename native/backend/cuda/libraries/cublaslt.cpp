@@ -1,0 +1,73 @@
+#include "cublaslt.h"
+
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <mutex>
+#include <string>
+
+#include "../backend.h"
+#include "find.h"
+
+namespace zs::cuda {
+
+namespace {
+
+template <class Function>
+bool bind(Function &into, const char *name, std::string &missing) {
+  into = reinterpret_cast<Function>(symbol(Library::cublaslt, name));
+  if (!into && missing.empty()) missing = name;
+  return into != nullptr;
+}
+
+std::string bind_all(CublasLt &lt, int (**create)(LtHandle *)) {
+  std::string missing;
+  bind(*create, "cublasLtCreate", missing);
+  bind(lt.status_string, "cublasLtGetStatusString", missing);
+  bind(lt.layout_create, "cublasLtMatrixLayoutCreate", missing);
+  bind(lt.layout_destroy, "cublasLtMatrixLayoutDestroy", missing);
+  bind(lt.layout_set, "cublasLtMatrixLayoutSetAttribute", missing);
+  bind(lt.desc_create, "cublasLtMatmulDescCreate", missing);
+  bind(lt.desc_destroy, "cublasLtMatmulDescDestroy", missing);
+  bind(lt.desc_set, "cublasLtMatmulDescSetAttribute", missing);
+  bind(lt.preference_create, "cublasLtMatmulPreferenceCreate", missing);
+  bind(lt.preference_destroy, "cublasLtMatmulPreferenceDestroy", missing);
+  bind(lt.preference_set, "cublasLtMatmulPreferenceSetAttribute", missing);
+  bind(lt.heuristic, "cublasLtMatmulAlgoGetHeuristic", missing);
+  bind(lt.matmul, "cublasLtMatmul", missing);
+  return missing;
+}
+
+struct Made {
+  CublasLt lt = {};
+  std::string reason;
+};
+
+Made make() {
+  Made made;
+  const Opened &library = open_library(Library::cublaslt);
+  if (!library.handle) return {{}, library.reason};
+  int (*create)(LtHandle *) = nullptr;
+  std::string missing = bind_all(made.lt, &create);
+  if (!missing.empty()) return {{}, library.path + " " + library.version + " has no " + missing};
+  int status = create(&made.lt.handle);
+  if (status != 0) return {{}, std::string("cublasLtCreate: ") + made.lt.status_string(status)};
+  const float values[2] = {0, 1};
+  void *constants = nullptr;
+  cudaError_t error = cudaMalloc(&constants, sizeof values);
+  if (error == cudaSuccess) error = cudaMemcpy(constants, values, sizeof values, cudaMemcpyHostToDevice);
+  if (error != cudaSuccess) return {{}, std::string("cublaslt: ") + cudaGetErrorString(error)};
+  made.lt.constants = static_cast<const float *>(constants);
+  return made;
+}
+
+}  // namespace
+
+const CublasLt *cublaslt(char *error) {
+  static const Made made = make();
+  if (made.reason.empty()) return &made.lt;
+  snprintf(error, ZS_ERROR_BYTES, "%s", made.reason.c_str());
+  return nullptr;
+}
+
+}  // namespace zs::cuda

@@ -1,0 +1,23 @@
+// Libraries of the system that are opened at first need: cuBLASLt, NCCL, cuDNN, NVML. Looked for, in this order, at
+// the path of an environment variable, by name alone, in CUDA's folders, Conda's, and Python's packages.
+#pragma once
+#include <string>
+
+#include "../../backend.h"
+
+namespace zs::cuda {
+
+enum class Library { cublaslt, nccl, cudnn, nvml };
+inline constexpr int kNumLibraries = 4;
+
+struct Opened {
+  void *handle = nullptr;  // nullptr: not found
+  std::string path, version;
+  std::string reason;  // where not found, or too old: what brings it
+};
+
+const Opened &open_library(Library which);  // any thread; stays open
+void *symbol(Library which, const char *name);  // nullptr where there is none
+int32_t library_info(int32_t index, zs_library_info *info);
+
+}  // namespace zs::cuda

@@ -1,0 +1,156 @@
+// The runtime's traffic with the host: writes, reads, waits, and who is told of failures.
+#include <cstring>
+
+#include "runtime.h"
+
+namespace zs {
+
+namespace {
+
+// Where a task works, and whether its tensor is there.
+struct Place {
+  DeviceStream *device;
+  bool on_device;
+};
+
+Place place_of(const Stream &stream, const Tensor &tensor) { return {stream.device(), tensor.storage->on_device}; }
+
+class WriteJob : public Job {
+ public:
+  WriteJob(Place place, void *target, const void *source, size_t bytes)
+      : place_(place), target_(target), staged_(new char[bytes]), bytes_(bytes) {
+    memcpy(staged_.get(), source, bytes);
+  }
+  void run() override {
+    if (place_.on_device) return place_.device->copy(target_, staged_.get(), bytes_, ZS_TO_DEVICE);
+    if (place_.device) place_.device->synchronize();
+    memcpy(target_, staged_.get(), bytes_);
+  }
+
+ private:
+  Place place_;
+  void *target_;
+  std::unique_ptr<char[]> staged_;
+  size_t bytes_;
+};
+
+// Copies (nothing, for a synchronisation), then tells.
+class ReadJob : public Job {
+ public:
+  ReadJob(Place place, void *target, const void *source, size_t bytes, Runtime::Done done)
+      : place_(place), target_(target), source_(source), bytes_(bytes), done_(std::move(done)) {}
+  void run() override {
+    if (place_.on_device && bytes_ > 0) {
+      place_.device->copy(target_, source_, bytes_, ZS_TO_HOST);
+    } else {
+      if (place_.device) place_.device->synchronize();
+      if (bytes_ > 0) memcpy(target_, source_, bytes_);
+    }
+    done_(nullptr);
+  }
+  void drop(const std::shared_ptr<Failure> &failure) override {
+    if (failure) done_(failure);
+  }
+  bool is_work() const override { return bytes_ > 0; }
+  bool settles() const override { return place_.device; }
+
+ private:
+  Place place_;
+  void *target_;
+  const void *source_;
+  size_t bytes_;
+  Runtime::Done done_;
+};
+
+}  // namespace
+
+void Runtime::check_bytes(const Tensor &tensor, size_t bytes) const {
+  if (static_cast<size_t>(tensor.bytes()) != bytes)
+    throw Error{"SHAPE", text("the array has %zu bytes, the tensor %lld", bytes,
+                              static_cast<long long>(tensor.bytes()))};
+}
+
+void Runtime::write(double handle, const void *source, size_t bytes, int index) {
+  Tensor &tensor = memory_.find(handle);
+  check_bytes(tensor, bytes);
+  if (bytes == 0) return;
+  if (serial_) index = 0;
+  Hazards &hazards = tensor.storage->hazards;
+  if (!on_device() && !group_.progress.busy(hazards)) {
+    // Hazards stay: what failed to write another part of this storage is still to be found out.
+    memcpy(tensor.range.data, source, bytes);
+    return;
+  }
+  Waits waits;
+  hazards.before_write(waits);
+  Stream &stream = this->stream(index);
+  auto job = std::make_unique<WriteJob>(place_of(stream, tensor), tensor.range.data, source, bytes);
+  hazards.did_write(index, stream.push_job(std::move(job), "write", waits));
+}
+
+void Runtime::read(double handle, void *target, size_t bytes, int index, Done done) {
+  Tensor &tensor = memory_.find(handle);
+  check_bytes(tensor, bytes);
+  if (serial_) index = 0;
+  Waits waits;
+  tensor.storage->hazards.before_read(waits);
+  Stream &stream = this->stream(index);
+  auto job = std::make_unique<ReadJob>(place_of(stream, tensor), target, tensor.range.data, bytes, std::move(done));
+  uint64_t sequence = stream.push_job(std::move(job), "read", waits);
+  tensor.storage->hazards.did_read(index, sequence);
+}
+
+int Runtime::synchronize(int index, Done done) {
+  if (serial_) index = 0;
+  int count = 0;
+  for (int s = 0; s < kNumStreams; s++) {
+    if (index >= 0 ? s != index : !streams_[s] && s != 0) continue;
+    Stream &one = stream(s);
+    one.push_job(std::make_unique<ReadJob>(Place{one.device(), false}, nullptr, nullptr, 0, done), "synchronize", {});
+    count++;
+  }
+  return count;
+}
+
+void Runtime::read_now(double handle, void *target, size_t bytes, int index) {
+  std::shared_ptr<Failure> failure;
+  read(handle, target, bytes, index,
+       [&failure](std::shared_ptr<Failure> found) { failure = std::move(found); });
+  if (serial_) index = 0;
+  group_.wait(index, streams_[index]->last());
+  if (failure) rethrow(*failure);
+}
+
+void Runtime::synchronize_now(int index) {
+  std::shared_ptr<Failure> failures[kNumStreams];
+  if (serial_) index = 0;
+  for (int s = 0; s < kNumStreams; s++) {
+    if (index >= 0 ? s != index : !streams_[s]) continue;
+    synchronize(s, [&failures, s](std::shared_ptr<Failure> found) { failures[s] = found; });
+  }
+  for (int s = 0; s < kNumStreams; s++)
+    if ((index < 0 || s == index) && streams_[s]) group_.wait(s, streams_[s]->last());
+  Failure *first = nullptr;
+  for (auto &failure : failures) {
+    if (!failure) continue;
+    if (!first) first = failure.get();
+    told(*failure);
+  }
+  if (first) rethrow(*first);
+}
+
+void Runtime::told(Failure &failure) {
+  if (failure.told) return;
+  failure.told = true;
+  for (int s = 0; s < kNumStreams; s++) {
+    failure.run_again[s].store(streams_[s] ? streams_[s]->last() + 1 : 1);
+    if (streams_[s]) streams_[s]->forget_waits();
+  }
+}
+
+void Runtime::rethrow(Failure &failure) {
+  told(failure);
+  throw failure.error;
+}
+
+}  // namespace zs

@@ -1,0 +1,316 @@
+// A device without hardware, for tests of the core: its memory is at addresses that trap when the host touches them,
+// its streams are threads that run what is queued late and at random times, its events are as CUDA's. Kernels are
+// closures over the real memory behind those addresses.
+#pragma once
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../../native/backend/backend.h"
+
+namespace zs::fake {
+
+[[noreturn]] inline void die(const char *what) {
+  fprintf(stderr, "fake device: %s\n", what);
+  abort();
+}
+
+struct Event {
+  std::mutex lock;
+  std::condition_variable moved;
+  bool done = false;
+};
+
+struct FakeStream {
+  std::mutex lock;
+  std::condition_variable moved;
+  std::deque<std::function<void()>> queue;
+  uint64_t queued = 0, finished = 0;
+  bool stop = false;
+  std::string error;  // of what ran, told at the next wait
+  int32_t status = ZS_OK;
+  std::mt19937 random;
+  std::thread thread;
+  std::thread::id owner;  // threads that are ranks have streams of their own
+};
+
+struct Device {
+  std::mutex lock;
+  struct Region {
+    char *real;
+    size_t bytes;
+    bool pinned;
+  };
+  std::map<uintptr_t, Region> regions;  // by where they begin
+  std::vector<FakeStream *> streams;
+  std::atomic<int> live_events{0};
+  size_t limit = SIZE_MAX, taken = 0;
+  int max_delay_microseconds = 0;
+  bool ignore_waits = false;  // what goes wrong without them must show
+  std::string launch_error;   // of the next copy; empty: none
+  uint32_t seed = 1;
+};
+
+inline Device device;
+
+inline Device::Region *find(const void *data, size_t bytes) {
+  uintptr_t at = reinterpret_cast<uintptr_t>(data);
+  auto after = device.regions.upper_bound(at);
+  if (after == device.regions.begin()) return nullptr;
+  auto &[begin, region] = *--after;
+  return at + bytes <= begin + region.bytes ? &region : nullptr;
+}
+
+// The memory behind a device address; also at the time when a kernel runs, so that memory which was given back
+// too early is found out.
+inline char *real(const void *data, size_t bytes) {
+  std::lock_guard guard(device.lock);
+  Device::Region *region = find(data, bytes);
+  if (!region || region->pinned) die("a kernel touches memory that is not the device's");
+  auto begin = --device.regions.upper_bound(reinterpret_cast<uintptr_t>(data));
+  return region->real + (reinterpret_cast<uintptr_t>(data) - begin->first);
+}
+
+inline void need_pinned(const void *data, size_t bytes) {
+  std::lock_guard guard(device.lock);
+  Device::Region *region = find(data, bytes);
+  if (!region || !region->pinned) die("memory that should be pinned is not");
+}
+
+inline void *allocate(size_t bytes) {
+  std::lock_guard guard(device.lock);
+  if (bytes > device.limit - device.taken) return nullptr;
+  void *address = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *real = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (address == MAP_FAILED || real == MAP_FAILED) return nullptr;
+  device.taken += bytes;
+  device.regions[reinterpret_cast<uintptr_t>(address)] = {static_cast<char *>(real), bytes, false};
+  return address;
+}
+
+inline void release(void *data, size_t bytes) {
+  std::lock_guard guard(device.lock);
+  auto found = device.regions.find(reinterpret_cast<uintptr_t>(data));
+  if (found == device.regions.end() || found->second.bytes != bytes) die("released what was not allocated");
+  if (!found->second.pinned) {
+    device.taken -= bytes;
+    munmap(found->second.real, bytes);
+  }
+  munmap(data, bytes);
+  device.regions.erase(found);
+}
+
+inline void *host_allocate(size_t bytes) {
+  void *data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) return nullptr;
+  std::lock_guard guard(device.lock);
+  device.regions[reinterpret_cast<uintptr_t>(data)] = {static_cast<char *>(data), bytes, true};
+  return data;
+}
+
+inline void work(FakeStream *stream) {
+  std::unique_lock guard(stream->lock);
+  for (;;) {
+    stream->moved.wait(guard, [&] { return stream->stop || !stream->queue.empty(); });
+    if (stream->queue.empty()) return;
+    std::function<void()> next = std::move(stream->queue.front());
+    stream->queue.pop_front();
+    int delay = device.max_delay_microseconds;
+    bool sleeps = delay > 0 && stream->random() % 4 == 0;
+    int microseconds = sleeps ? static_cast<int>(stream->random() % static_cast<unsigned>(delay)) : 0;
+    guard.unlock();
+    if (sleeps) usleep(static_cast<useconds_t>(microseconds));
+    next();
+    next = nullptr;
+    guard.lock();
+    stream->finished++;
+    stream->moved.notify_all();
+  }
+}
+
+inline FakeStream *native(const zs_stream *stream) { return static_cast<FakeStream *>(stream->native); }
+
+inline void queue(FakeStream *stream, std::function<void()> body) {
+  std::lock_guard guard(stream->lock);
+  stream->queue.push_back(std::move(body));
+  stream->queued++;
+  stream->moved.notify_all();
+}
+
+inline int32_t tell(char *error, int32_t status, const std::string &message) {
+  snprintf(error, ZS_ERROR_BYTES, "%s", message.c_str());
+  return status;
+}
+
+// Something that goes wrong when it runs, as device code does.
+inline void fail_later(FakeStream *stream, int32_t status, const std::string &message) {
+  queue(stream, [stream, status, message] {
+    std::lock_guard guard(stream->lock);
+    stream->status = status;
+    stream->error = message;
+  });
+}
+
+inline int32_t stream_create(int32_t, zs_stream *stream, char *) {
+  FakeStream *made = new FakeStream;
+  made->random.seed(device.seed++);
+  made->owner = std::this_thread::get_id();
+  made->thread = std::thread([made] { work(made); });
+  *stream = {made, made};
+  std::lock_guard guard(device.lock);
+  device.streams.push_back(made);
+  return ZS_OK;
+}
+
+inline thread_local bool attached = false;
+
+inline int32_t attach(char *) {
+  attached = true;
+  return ZS_OK;
+}
+
+inline int32_t stream_synchronize(zs_stream *stream, char *error) {
+  FakeStream *one = native(stream);
+  std::unique_lock guard(one->lock);
+  uint64_t all = one->queued;
+  one->moved.wait(guard, [&] { return one->finished >= all; });
+  if (one->status == ZS_OK) return ZS_OK;
+  int32_t status = one->status;
+  one->status = ZS_OK;
+  return tell(error, status, one->error);
+}
+
+inline void stream_destroy(zs_stream *stream) {
+  FakeStream *one = native(stream);
+  {
+    std::lock_guard guard(one->lock);
+    one->stop = true;
+    one->moved.notify_all();
+  }
+  one->thread.join();
+  std::lock_guard guard(device.lock);
+  std::erase(device.streams, one);
+  delete one;
+}
+
+using Handle = std::shared_ptr<Event>;
+
+inline int32_t event_record(zs_stream *stream, void **event, char *) {
+  Handle made = std::make_shared<Event>();
+  *event = new Handle(made);
+  device.live_events++;
+  queue(native(stream), [made] {
+    std::lock_guard guard(made->lock);
+    made->done = true;
+    made->moved.notify_all();
+  });
+  return ZS_OK;
+}
+
+inline int32_t stream_wait(zs_stream *stream, void *event, char *) {
+  if (device.ignore_waits) return ZS_OK;
+  Handle waited = *static_cast<Handle *>(event);
+  queue(native(stream), [waited] {
+    std::unique_lock guard(waited->lock);
+    waited->moved.wait(guard, [&] { return waited->done; });
+  });
+  return ZS_OK;
+}
+
+inline void event_release(void *event) {
+  device.live_events--;
+  delete static_cast<Handle *>(event);
+}
+
+inline int32_t synchronize(char *error) {
+  std::vector<FakeStream *> all;
+  {
+    std::lock_guard guard(device.lock);
+    for (FakeStream *one : device.streams)
+      if (one->owner == std::this_thread::get_id()) all.push_back(one);
+  }
+  for (FakeStream *one : all) {
+    std::unique_lock guard(one->lock);
+    uint64_t last = one->queued;
+    one->moved.wait(guard, [&] { return one->finished >= last; });
+  }
+  (void)error;
+  return ZS_OK;
+}
+
+inline int32_t copy(zs_stream *stream, void *target, const void *source, size_t bytes, int32_t direction, char *error) {
+  if (!device.launch_error.empty()) {
+    std::string message = std::move(device.launch_error);
+    device.launch_error.clear();
+    return tell(error, ZS_DEVICE_ERROR, message);
+  }
+  FakeStream *one = native(stream);
+  switch (direction) {
+    case ZS_TO_DEVICE: {
+      auto staged = std::make_shared<std::vector<char>>(static_cast<const char *>(source),
+                                                        static_cast<const char *>(source) + bytes);
+      queue(one, [=] { memcpy(real(target, bytes), staged->data(), bytes); });
+      return ZS_OK;
+    }
+    case ZS_TO_HOST: {
+      queue(one, [=] { memcpy(target, real(source, bytes), bytes); });
+      return stream_synchronize(stream, error);
+    }
+    case ZS_ON_DEVICE: queue(one, [=] { memmove(real(target, bytes), real(source, bytes), bytes); }); return ZS_OK;
+    case ZS_TO_DEVICE_PINNED:
+      need_pinned(source, bytes);
+      queue(one, [=] { memcpy(real(target, bytes), source, bytes); });
+      return ZS_OK;
+    case ZS_TO_HOST_PINNED:
+      need_pinned(target, bytes);
+      queue(one, [=] { memcpy(target, real(source, bytes), bytes); });
+      return ZS_OK;
+    default: return tell(error, ZS_BAD_ARGUMENT, "no such direction");
+  }
+}
+
+inline int32_t zero(zs_stream *stream, void *target, size_t bytes, char *) {
+  queue(native(stream), [=] { memset(real(target, bytes), 0, bytes); });
+  return ZS_OK;
+}
+
+inline zs_backend table(const zs_kernel *kernels) {
+  zs_backend made = {};
+  made.abi = ZS_BACKEND_ABI;
+  made.struct_size = sizeof made;
+  made.name = "fake";
+  made.allocate = allocate;
+  made.release = release;
+  made.kernels = kernels;
+  made.num_kernels = ZS_OP_COUNT;
+  made.attach = attach;
+  made.stream_create = stream_create;
+  made.stream_destroy = stream_destroy;
+  made.event_record = event_record;
+  made.stream_wait = stream_wait;
+  made.event_release = event_release;
+  made.stream_synchronize = stream_synchronize;
+  made.synchronize = synchronize;
+  made.copy = copy;
+  made.zero = zero;
+  made.host_allocate = host_allocate;
+  made.host_release = release;
+  return made;
+}
+
+}  // namespace zs::fake
