@@ -76,12 +76,14 @@ void random_work_on_late_streams_equals_serial_work() {
   for (uint32_t seed = 1; seed <= 6; seed++) CHECK(random_work(seed, false, 1500));
   for (uint32_t seed = 1; seed <= 2; seed++) CHECK(random_work(seed, true, 600));
   nothing_is_left();
+#if !defined(__SANITIZE_THREAD__)  // which would find these races, as it should
   device.ignore_waits = true;  // the test can fail
   int wrong = 0;
   for (uint32_t seed = 1; seed <= 6; seed++) wrong += !random_work(seed, false, 1500);
   device.ignore_waits = false;
-  device.max_delay_microseconds = 0;
   CHECK(wrong >= 5);
+#endif
+  device.max_delay_microseconds = 0;
   nothing_is_left();
 }
 
