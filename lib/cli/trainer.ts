@@ -2,7 +2,6 @@
 
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
 import { Agreement } from '../checkpoint/agreement.js'
 import { outputOf } from '../checkpoint/folder.js'
