@@ -46,7 +46,7 @@ class Guarded {
     memset(inner_, kFill, room_);
     offset_ = at_end ? (room_ - bytes.size()) / align * align : 0;
     size_ = bytes.size();
-    memcpy(inner_ + offset_, bytes.data(), size_);
+    if (size_ > 0) memcpy(inner_ + offset_, bytes.data(), size_);
   }
   ~Guarded() { munmap(pages_, room_ + 2 * static_cast<size_t>(sysconf(_SC_PAGESIZE))); }
   Guarded(const Guarded &) = delete;
@@ -103,7 +103,7 @@ std::vector<Value> run_device(const Case &c, bool at_end, bool backward) {
   std::vector<Value> values = c.tensors;
   for (size_t i = 0; i < values.size(); i++) {
     if (!memory[i]->intact_around()) expect(false, title(c) + ": writes beside tensor " + std::to_string(i));
-    if (values[i].dtype >= 0) memcpy(values[i].bytes.data(), tensors[i].data, values[i].bytes.size());
+    if (!values[i].bytes.empty()) memcpy(values[i].bytes.data(), tensors[i].data, values[i].bytes.size());
   }
   for (Guarded *m : memory) delete m;
   return values;
