@@ -98,7 +98,7 @@ std::vector<Value> run_device(const Case &c, bool at_end, bool backward) {
   const int32_t status = kernels[c.op](&call);
   if (status != ZS_OK) expect(false, title(c) + ": " + call.error);
   if (const char *error = zs::shim::take_error()) expect(false, title(c) + ": " + error);
-  expect(report.op == (c.told < 0 ? 0 : c.op + 1) && (c.told < 0 || report.value == c.told),
+  expect(report.op == (c.told == kNothing ? 0 : c.op + 1) && (c.told == kNothing || report.value == c.told),
          title(c) + ": tells of " + std::to_string(report.value) + ", end " + std::to_string(report.end));
   std::vector<Value> values = c.tensors;
   for (size_t i = 0; i < values.size(); i++) {
