@@ -118,7 +118,7 @@ template <class T, int D, int Keys, bool Drops> struct ForQueries {
       const uint32_t kept = Drops ? kept_by_query(a.draws, upper + n * 8, lower + n * 8, x.by_four) : 0;
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float p = exp2f(s[n][j] * scale - at[j / 2]);
+        float p = power_of_two(s[n][j] * scale - at[j / 2]);
         if (edge && n * 8 + 2 * lane_t() + j % 2 >= seen[j / 2]) p = 0;
         const float dp = !Drops ? ds[n][j] : kept >> j & 1 ? ds[n][j] * a.draws.scale : 0;
         ds[n][j] = p * (dp - delta[j / 2]) * a.scale;
@@ -201,7 +201,7 @@ template <class T, int D, int Queries, bool Drops> struct ForKeys {
       }
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float p = exp2f(s[n][j] * scale - numbers[column + j % 2]);
+        float p = power_of_two(s[n][j] * scale - numbers[column + j % 2]);
         if (edge && key + j / 2 * 8 + lane_g() >= a.seen(query + column + j % 2)) p = 0;
         const float factor = !Drops ? 1 : kept >> j & 1 ? a.draws.scale : 0;
         ds[n][j] = p * ((Drops ? ds[n][j] * factor : ds[n][j]) - numbers[Queries + column + j % 2]) * a.scale;

@@ -81,7 +81,8 @@ template <class T, int D, int M, int Keys, bool Held, bool Drops> struct Forward
     for (int m = 0; m < M; m++)
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        const int64_t seen = a.seen(first + row_of(m, half)) - key;
+        const int64_t left = a.seen(first + row_of(m, half)) - key;
+        const int seen = left < Keys ? static_cast<int>(left) : Keys;
 #pragma unroll
         for (int n = 0; n < Keys / 8; n++)
 #pragma unroll
@@ -102,7 +103,7 @@ template <class T, int D, int M, int Keys, bool Held, bool Drops> struct Forward
         for (int n = 0; n < Keys / 8; n++) high = fmaxf(high, fmaxf(s[m][n][2 * half] * scale, s[m][n][2 * half + 1] * scale));
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
         high = fmaxf(fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2)), top[m][half]);
-        const float shift = high == -INFINITY ? 0 : high, fade = exp2f(top[m][half] - shift);
+        const float shift = high == -INFINITY ? 0 : high, fade = power_of_two(top[m][half] - shift);
         top[m][half] = high;
         total[m][half] *= fade;
 #pragma unroll
@@ -111,7 +112,7 @@ template <class T, int D, int M, int Keys, bool Held, bool Drops> struct Forward
         for (int n = 0; n < Keys / 8; n++)
 #pragma unroll
           for (int j = 0; j < 2; j++) {
-            s[m][n][2 * half + j] = exp2f(s[m][n][2 * half + j] * scale - shift);
+            s[m][n][2 * half + j] = power_of_two(s[m][n][2 * half + j] * scale - shift);
             total[m][half] += s[m][n][2 * half + j];
           }
       }

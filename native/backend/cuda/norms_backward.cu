@@ -25,7 +25,8 @@ __global__ void __launch_bounds__(kMostThreads) backward_kernel(const Backward<T
   __shared__ float2 buffer[32];
   const Walk walk{f.cols};
   const float count = static_cast<float>(f.cols);
-  float *dweight = f.parts ? f.parts + static_cast<int64_t>(blockIdx.x) * 2 * f.cols : nullptr, *dbias = dweight + f.cols;
+  float *dweight = f.parts ? f.parts + static_cast<int64_t>(blockIdx.x) * 2 * f.cols : nullptr;
+  float *dbias = f.parts ? dweight + f.cols : nullptr;
   Floats<N> dw[Walk::kept] = {}, db[Walk::kept] = {};
   for (int64_t r = blockIdx.x; r < f.rows; r += gridDim.x) {
     const int64_t at = r * f.cols;

@@ -31,7 +31,8 @@ Value integers(std::vector<int64_t> dims, int64_t begin, int64_t end);  // i32, 
 Value same(Value value, int as);
 int64_t pick(int64_t begin, int64_t end);  // a random integer
 
-constexpr double kExact = 0;  // the CPU's bits
+constexpr double kExact = 0;             // the CPU's bits
+constexpr int64_t kNothing = INT64_MIN;  // nothing is wrong
 struct Case {
   zs_op op;
   std::vector<Value> tensors;
@@ -39,7 +40,7 @@ struct Case {
   int outputs;
   double f32 = 2e-6;  // allowed error relative to the larger of 1 and the value; 16-bit results: one last place more
   std::string note = {};
-  int64_t told = -1;  // the value that the device must tell of as wrong; the CPU's kernel refuses then
+  int64_t told = kNothing;  // the value that the device must tell of as wrong; the CPU's kernel refuses then
 };
 void check(const Case &c);
 

@@ -46,7 +46,7 @@ class Guarded {
     memset(inner_, kFill, room_);
     offset_ = at_end ? (room_ - bytes.size()) / align * align : 0;
     size_ = bytes.size();
-    memcpy(inner_ + offset_, bytes.data(), size_);
+    if (size_ > 0) memcpy(inner_ + offset_, bytes.data(), size_);
   }
   ~Guarded() { munmap(pages_, room_ + 2 * static_cast<size_t>(sysconf(_SC_PAGESIZE))); }
   Guarded(const Guarded &) = delete;
@@ -98,12 +98,12 @@ std::vector<Value> run_device(const Case &c, bool at_end, bool backward) {
   const int32_t status = kernels[c.op](&call);
   if (status != ZS_OK) expect(false, title(c) + ": " + call.error);
   if (const char *error = zs::shim::take_error()) expect(false, title(c) + ": " + error);
-  expect(report.op == (c.told < 0 ? 0 : c.op + 1) && (c.told < 0 || report.value == c.told),
+  expect(report.op == (c.told == kNothing ? 0 : c.op + 1) && (c.told == kNothing || report.value == c.told),
          title(c) + ": tells of " + std::to_string(report.value) + ", end " + std::to_string(report.end));
   std::vector<Value> values = c.tensors;
   for (size_t i = 0; i < values.size(); i++) {
     if (!memory[i]->intact_around()) expect(false, title(c) + ": writes beside tensor " + std::to_string(i));
-    if (values[i].dtype >= 0) memcpy(values[i].bytes.data(), tensors[i].data, values[i].bytes.size());
+    if (!values[i].bytes.empty()) memcpy(values[i].bytes.data(), tensors[i].data, values[i].bytes.size());
   }
   for (Guarded *m : memory) delete m;
   return values;

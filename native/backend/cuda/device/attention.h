@@ -48,6 +48,17 @@ int32_t attention_backward_f32(zs_call *call, const Attention &a);
 // delta (b, hq, tq) = sum over d of do * o, for every backward.
 template <class T> int32_t attention_delta(zs_call *call, const Attention &a, float *delta);
 
+// 2^x to 22 bits, which is more than the 16-bit operand that it becomes has.
+#ifdef ZS_CUDA_SHIM
+inline float power_of_two(float x) { return exp2f(x); }
+#else
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+#endif
+
 // A tile of 16-bit rows in shared memory; 16 bytes of padding keep ldmatrix free of bank conflicts.
 template <int D> constexpr int kTileRow = D + 8;
 
