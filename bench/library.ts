@@ -14,4 +14,7 @@ export const { initialize, joinWorld, leaveWorld } = (await built(
 )) as typeof import('../lib/engine/initialize.js')
 export const { backwardFrom } = (await built('autograd/functions.js')) as typeof import('../lib/autograd/functions.js')
 export const { noGrad } = (await built('autograd/tape.js')) as typeof import('../lib/autograd/tape.js')
+export const { busyIntervals, lengthOf, overlapShare, trace } = (await built(
+  'monitor/trace.js',
+)) as typeof import('../lib/monitor/trace.js')
 export const parallel = (await built('parallel/index.js')) as typeof import('../lib/parallel/index.js')

@@ -12,7 +12,7 @@ export interface TrainOptions {
   tokens: number
   stage?: 0 | 1
   model?: Record<string, unknown>
-  /** Collect garbage and note the heap every 50 steps. */
+  /** Collect garbage and note memory every 50 steps, and keep nothing else that grows. */
   watchHeap?: boolean
 }
 
@@ -30,7 +30,7 @@ export interface TrainResult {
   /** memory.stats() of the last step: live by category, peak of activations and buffers. */
   live: Record<string, number>
   peak: Record<string, number>
-  /** After each step. */
+  /** After each step, or every 50. */
   native: { live: number; reserved: number; tensors: number; resident: number }[]
   heap: number[]
 }
@@ -64,40 +64,39 @@ export const work: Work<TrainOptions, TrainResult> = async (options) => {
       Int32Array.from({ length: batch * tokens }, () => next() * model.vocabSize),
       [batch, tokens],
     )
-  const rows: { seconds: number; javascript: number; loss: number }[] = []
+  const [seconds, javascript] = [new Float64Array(steps + 1), new Float64Array(steps + 1)]
   const [native, heap]: [TrainResult['native'], number[]] = [[], []]
+  let loss = Number.NaN
   let loop = performance.eventLoopUtilization()
   for (let i = 0; i <= steps; i++) {
     if (i === 1) loop = performance.eventLoopUtilization()
     const start = performance.now()
     const inputs = unscoped(() => [ids(), ids()] as const)
-    const loss = unscoped(() => engine.forward(...inputs))
-    engine.backward(loss)
+    const output = unscoped(() => engine.forward(...inputs))
+    engine.backward(output)
     for (const input of inputs) input.dispose()
     const update = engine.step()
-    const javascript = (performance.now() - start) / 1000
-    const result = await update
-    const seconds = (performance.now() - start) / 1000
-    rows.push({ seconds, javascript, loss: result?.loss ?? Number.NaN })
+    javascript[i] = (performance.now() - start) / 1000
+    loss = (await update)?.loss ?? Number.NaN
+    seconds[i] = (performance.now() - start) / 1000
+    if (options.watchHeap && i % 50 > 0) continue
     const { live, reserved, tensors } = memory.stats()
     native.push({ live: live.total, reserved, tensors, resident: process.memoryUsage.rss() })
-    if (options.watchHeap && i % 50 === 0) {
-      globalThis.gc?.()
-      heap.push(process.memoryUsage().heapUsed)
-    }
+    if (!options.watchHeap) continue
+    globalThis.gc?.()
+    heap.push(process.memoryUsage().heapUsed)
   }
   const { utilization } = performance.eventLoopUtilization(loop)
   const { live, peak } = memory.stats()
   await binding().native.synchronize(-1)
   await engine.close()
-  const later = rows.slice(1)
   return {
     parameters,
-    seconds: later.map((row) => row.seconds),
-    javascript: later.map((row) => row.javascript),
+    seconds: [...seconds.subarray(1)],
+    javascript: [...javascript.subarray(1)],
     loopBusy: utilization,
-    firstSeconds: rows[0]?.seconds as number,
-    loss: rows.at(-1)?.loss as number,
+    firstSeconds: seconds[0] as number,
+    loss,
     peakResident: peakResident(),
     live,
     peak,

@@ -37,6 +37,9 @@ An error names the file, the key's path, the value, what is allowed, and the nea
 - \`overlap_comm\` is true at every stage: it moves time, never a result.
 - Gradients are accumulated and reduced in f32 unless \`data_types.grad_accum_dtype\` says otherwise; DeepSpeed's default is
   the model's type. \`communication_data_type\` follows it.
+- \`prescale_gradients\` and \`gradient_predivide_factor\` work at stages 2 and 3 too; without them a 16-bit average is exact
+  until its last rounding, where DeepSpeed's sum may overflow.
+- \`WarmupDecayLR\` without \`warmup_max_lr\` leads to the optimizer's rate, DeepSpeed's to 0.001.
 - \`bf16\` leaves out updates with infinite gradients, always.
 - \`sequence_parallel_size\`, \`pipeline.stages\`, \`tensor_parallel.autotp_size\` and \`expert_parallel.autoep_size\` mean the same as
   \`mesh\`; two that disagree are an error.

@@ -54,6 +54,15 @@ on_device="node --import tsx --import ./test/helpers/on-device.ts"
 } > "$folder/machine.txt" 2>&1
 
 step doctor 60 node dist/cli/main.js doctor
+# Each kernel's cases and its times through the C ABI alone: the backend is judged apart from the core and from Node.
+runner=cmake-build/tests/test/native/cuda/gpu_runner
+export ZEROSHARD_CUDA=$PWD/build/Release/libzeroshard_cuda13.so
+if [ "$device" = cuda ] && [ -x "$runner" ]; then
+  step kernels 180 "$runner"
+else
+  echo "skipped    kernels: $([ -x "$runner" ] && echo "it needs a GPU" || echo "no $runner (node scripts/native-tests.mjs builds it)")" |
+    tee -a "$folder/summary.txt"
+fi
 # Each operation against float64, then what is built of them.
 for name in ops numbers gradient-check classifier-parts dropout autograd models optim recompute; do
   step "op-$name" 120 $on_device "test/op/$name.test.ts"

@@ -22,7 +22,7 @@ function resident(run: TrainResult): Row[] {
 
 /** What grew between step 100 and the last one. */
 function growth({ native, heap }: TrainResult): Row[] {
-  const [early, late] = [native[100], native.at(-1)] as [TrainResult['native'][0], TrainResult['native'][0]]
+  const [early, late] = [native[2], native.at(-1)] as [TrainResult['native'][0], TrainResult['native'][0]]
   const rows: [string, number, string, string][] = [
     ['live native bytes', late.live - early.live, 'bytes', '<= 0'],
     ['live tensors', late.tensors - early.tensors, '', '<= 0'],

@@ -1,14 +1,17 @@
 // One recorded operation: where its gradients go, and the tensors that its rule needs. They are held until backward
 // has used them, or until nothing is left that a backward could begin from.
 
-import type { Producer, Tensor } from '../tensor/tensor.js'
+import type { DType, Producer, Tensor } from '../tensor/tensor.js'
 
 /** What a gradient rule may use. */
 export interface BackwardContext {
   /** True where input `index` wants a gradient. */
   needs(index: number): boolean
-  /** The f32 gradient buffer of input `index` where that is a leaf: a rule may add to it directly and return undefined. */
-  sink(index: number): Tensor | undefined
+  /**
+   * The gradient buffer of input `index` where that is a leaf and the buffer is f32 (or of `dtype`, where the rule can
+   * add to that): a rule may add to it directly and return undefined.
+   */
+  sink(index: number, dtype?: DType): Tensor | undefined
   /**
    * In a backward whose weight gradients come later: keeps `work`, which adds to the sink of `index`, and the tensors
    * that it uses. False in a whole backward: do it now.

@@ -182,22 +182,37 @@ function addGradients(known: Tensor, gradient: Tensor): Tensor {
   return target
 }
 
-/** The leaf's f32 gradient, zero-filled at first use. */
+/** The leaf's gradient, f32 and zero-filled at first use where nobody gave it another. */
 export function gradientOf(leaf: Tensor): Tensor {
   leaf.grad ??= unscoped(() => empty(leaf.shape, { category: 'gradients', zero: true }))
   return leaf.grad
 }
 
+/** Elements that are added at a time where types differ. */
+const PART = 2 ** 18
+
+/** Summed in f32, rounded once to the type of the leaf's gradient. */
 function addToLeaf(leaf: Tensor, gradient: Tensor): void {
   const sink = gradientOf(leaf)
-  if (gradient.dtype === 'f32') {
+  if (gradient.dtype === sink.dtype) {
     runOp('binary', [sink], [sink, gradient], [0])
     return
   }
-  const wide = empty(gradient.shape)
-  runOp('cast', [wide], [gradient])
-  runOp('binary', [sink], [sink, wide], [0])
-  wide.dispose()
+  for (let from = 0; from < sink.count; from += PART) {
+    tidy(() => {
+      const part = (of: Tensor): Tensor => of.view([Math.min(PART, sink.count - from)], from)
+      const [sum, addend] = [asF32(part(sink)), asF32(part(gradient))]
+      runOp('binary', [sum], [sum, addend], [0])
+      if (sink.dtype !== 'f32') runOp('cast', [part(sink)], [sum])
+    })
+  }
+}
+
+function asF32(x: Tensor): Tensor {
+  if (x.dtype === 'f32') return x
+  const wide = empty(x.shape)
+  runOp('cast', [wide], [x])
+  return wide
 }
 
 /**
@@ -257,9 +272,10 @@ function step(node: TapeNode, pass: BackwardPass): void {
     if (incoming.some(Boolean)) {
       const context: BackwardContext = {
         needs: (index) => node.edges[index] !== undefined,
-        sink: (index) => {
+        sink: (index, dtype) => {
           const edge = node.edges[index]
-          return edge && !('node' in edge) ? gradientOf(edge) : undefined
+          const sink = edge && !('node' in edge) ? gradientOf(edge) : undefined
+          return sink?.dtype === 'f32' || sink?.dtype === dtype ? sink : undefined
         },
         postpone: (index, uses, work) => {
           const edge = node.edges[index]

@@ -124,7 +124,11 @@ export interface FoundCheckpoint {
   manifest: Manifest
 }
 
-/** The newest whole checkpoint; each damaged one on the way is told to `onDamaged`. Undefined where there is none. */
+/**
+ * Where a run goes on: the newest whole checkpoint up to the one that `latest` names, for later ones are those of a run
+ * that was left (it was resumed further back); without any, the newest of them. Each damaged one on the way is told to
+ * `onDamaged`. Undefined where there is none.
+ */
 export async function findNewest(
   folder: string,
   onDamaged: (message: string) => void,
@@ -132,7 +136,9 @@ export async function findNewest(
 ): Promise<FoundCheckpoint | undefined> {
   const names = await new Agreement(ranks, 'find').byFirst('names', async () => {
     await putBack(folder).catch(() => {}) // where it may not be written to, the others are still there
-    return listCheckpoints(folder)
+    const [found, latest] = [await listCheckpoints(folder), await latestOf(folder)]
+    const from = latest ? Math.max(0, found.indexOf(latest)) : 0
+    return [...found.slice(from), ...found.slice(0, from)]
   })
   for (const name of names) {
     try {

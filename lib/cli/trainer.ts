@@ -3,6 +3,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { binding } from '../binding/native.js'
+import { Agreement } from '../checkpoint/agreement.js'
 import { outputOf } from '../checkpoint/folder.js'
 import { loadPretrained } from '../checkpoint/pretrained.js'
 import type { Config } from '../config/index.js'
@@ -19,8 +20,9 @@ import {
 import type { SaveOptions, StepResult } from '../engine/base.js'
 import type { Engine } from '../engine/engine.js'
 import { failWorld, makeEngine, type World } from '../engine/initialize.js'
+import { observerOf } from '../engine/reports.js'
 import { MetricsFile } from '../monitor/metrics.js'
-import { Observer } from '../monitor/observer.js'
+import type { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
 import { meshWords } from '../parallel/mesh.js'
 import { notesOf } from '../parallel/zero/offload.js'
@@ -90,10 +92,11 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
     ...(config.data.validation?.length ? { validationFiles: config.data.validation } : {}),
     ...(config.data.validation_fraction ? { validationFraction: config.data.validation_fraction } : {}),
   }
-  if (rank === 0) {
+  // Over the rendezvous: a collective would not wait as long as a large text may take.
+  await new Agreement(world.meeting, 'data').byFirst('prepared', async () => {
     mkdirSync(output, { recursive: true })
     await prepareDataset(sources)
-  }
+  })
   interruption.defer(() => progress.say('interrupted: finishing the step and saving (a second signal ends at once)'))
   await world.group.barrier()
   interruption.allDefer = true
@@ -124,7 +127,12 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
     `${parameters.toLocaleString('en')} parameters, ${world.group.size} rank${world.group.size > 1 ? 's' : ''}, ` +
       `ZeRO stage ${config.zero_optimization.stage}, ${data.train.numTokens.toLocaleString('en')} training tokens`,
   )
-  const observer = makeObserver(engine, options, progress)
+  const tracePath = pathOfRank(options.trace, rank)
+  const observer = observerOf(engine, config, {
+    ...(tracePath && { tracePath }),
+    print: (text) => progress.say(text),
+    warn: (text) => process.stderr.write(`${text}\n`),
+  })
   return { engine, data, tokenizer, options, progress, metrics, observer, interruption }
 }
 
@@ -133,32 +141,8 @@ function pathOfRank(path: string | undefined, rank: number): string | undefined 
   return path?.includes('{rank}') ? path.replaceAll('{rank}', String(rank)) : rank === 0 ? path : undefined
 }
 
-function makeObserver(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Observer {
-  const { group, parts } = engine
-  const { config } = options
-  const tracePath = pathOfRank(options.trace, group.rank)
-  const observer = new Observer(config, {
-    rank: group.rank,
-    worldSize: group.size,
-    model: engine.model,
-    sequenceLength: config.data.sequence_length,
-    microBatchSize: parts.microBatchSize,
-    accumulationSteps: parts.accumulationSteps,
-    dataParallelSize: parts.mesh.sizes.dp,
-    dtype: parts.zero.options.dtype as 'f32' | 'bf16' | 'f16',
-    step: engine.globalSteps,
-    samples: engine.samples,
-    ...(tracePath && { tracePath }),
-    print: (text) => progress.say(text),
-    warn: (text) => process.stderr.write(`${text}\n`),
-  })
-  engine.observe = observer.wrap
-  parts.onNotFinite = (step, modules) => {
-    const where = `${modules.slice(0, 3).join(', ')}${modules.length > 3 ? ` and ${modules.length - 3} more` : ''}`
-    progress.say(`step ${step}: gradients of ${where} are not finite; the update is left out`)
-  }
-  return observer
-}
+const seedNote = (seed: number, asked: number): string =>
+  seed === asked ? '' : `, with its seed ${seed} instead of ${asked}: a run keeps the order of its data`
 
 /** True where a checkpoint was loaded. */
 async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, progress: Progress): Promise<boolean> {
@@ -172,7 +156,7 @@ async function resume(engine: Engine<[Tensor, Tensor]>, options: TrainOptions, p
       : (await engine.loadCheckpoint(options.resume)).path
   progress.say(
     found
-      ? `resumed at step ${engine.globalSteps} from ${found}`
+      ? `resumed at step ${engine.globalSteps} from ${found}${seedNote(engine.parts.seed, options.config.train.seed)}`
       : `nothing to resume in ${outputOf(join(options.output, 'checkpoints', 'x'))}; starting new`,
   )
   return found !== undefined
@@ -182,7 +166,7 @@ async function loop(run: Run): Promise<Outcome> {
   const { engine, options, data, progress, metrics } = run
   const { train, data: dataConfig } = options.config
   const t = dataConfig.sequence_length
-  const sampler = new Sampler(data.train, { sequenceLength: t, seed: train.seed })
+  const sampler = new Sampler(data.train, { sequenceLength: t, seed: engine.parts.seed })
   const size = engine.parts.microBatchSize
   const inputs = (batch: { inputs: Int32Array; targets: Int32Array }): [Tensor, Tensor] => [
     tensor(batch.inputs, [size, t], { category: 'buffers' }),

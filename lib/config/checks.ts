@@ -17,6 +17,11 @@ export function checkTogether(reading: Reading, read: Read): void {
     if (device === 'nvme' && read.checkpoint.async_save)
       note(reading, `training waits for a save of what zero_optimization.${name} has on disk`, 'checkpoint.async_save')
   }
+  const wire = read.communication_data_type ?? read.data_types.grad_accum_dtype
+  const dividing = ['prescale_gradients', 'gradient_predivide_factor'] as const
+  for (const key of wire === 'fp32' ? dividing : [])
+    if (Number(read[key]) !== Number(key === 'gradient_predivide_factor'))
+      note(reading, 'gradients travel in f32 (communication_data_type), where it makes no difference', key)
   const { type: schedule, params } = read.scheduler
   if (schedule === null && JSON.stringify(params) !== '{}' && params !== null)
     fail(reading, `scheduler.params is ${show(params)}, but scheduler.type is missing; name the schedule`)

@@ -257,6 +257,6 @@ function resolveScheduler(reading: Reading, { scheduler, train }: Read, optimize
     const why = `${optimizer} has no betas to cycle; its momentum stays as it is`
     note(reading, why, 'scheduler.params.cycle_momentum')
   }
-  if (read.total_num_steps === null) read.total_num_steps = train.steps
+  if (read.total_num_steps === null) read.total_num_steps = Math.max(1, train.steps)
   return { type, params: read }
 }

@@ -16,22 +16,10 @@ export interface NotYet {
 
 type Asked = NotYet['asked']
 const refuse = (path: string, asked: Asked, instead: string): NotYet => ({ path, effect: 'refused', asked, instead })
-const say = (path: string, asked: Asked, instead: string): NotYet => ({ path, effect: 'hint', asked, instead })
 
 const alone = 'leave it out'
-const inF32 = 'gradients are averaged in f32, where it makes no difference'
-const units = 'a transformer block is one bucket'
-const metrics = 'use --metrics, one JSON object per step'
 
-export const notYet: readonly NotYet[] = [
-  refuse('mesh.expert', (c) => c.mesh.expert > 1, alone),
-  refuse('data_types.grad_accum_dtype', (c) => c.data_types.grad_accum_dtype !== 'fp32', 'leave it out: fp32'),
-  say('prescale_gradients', (c) => c.prescale_gradients, inF32),
-  say('gradient_predivide_factor', (c) => c.gradient_predivide_factor !== 1, inF32),
-  say('zero_optimization.allgather_bucket_size', (c) => c.zero_optimization.allgather_bucket_size !== 5e8, units),
-  say('jsonl_monitor.enabled', (c) => c.jsonl_monitor.enabled, metrics),
-  say('dump_state', (c) => c.dump_state, metrics),
-]
+export const notYet: readonly NotYet[] = [refuse('mesh.expert', (c) => c.mesh.expert > 1, alone)]
 
 /** @throws CONFIG for the first key that asks for what is not there; hints are added to `reading`. */
 export function applyNotYet(reading: Reading, config: Config): void {

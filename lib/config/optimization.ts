@@ -123,7 +123,11 @@ export const scheduler = section('The learning-rate schedule.', {
 })
 
 const warmup = {
-  warmup_num_steps: served(integer(), 1000, 'updates of the warm-up'),
+  warmup_num_steps: served(
+    integer(),
+    1000,
+    'updates of the warm-up; it begins with the second, as in DeepSpeed (0: no warm-up)',
+  ),
   warmup_type: served(oneOf(['log', 'linear']), 'log', 'shape of the warm-up'),
 }
 const bounds = {
@@ -138,7 +142,7 @@ export const schedulerParams = {
   WarmupCosineLR: section('Warm-up by ratios of the rate, then half a cosine.', {
     ...warmup,
     ...total,
-    warmup_min_ratio: served(fraction, 0, "first update's part of the rate"),
+    warmup_min_ratio: served(fraction, 0, 'part of the rate at which the warm-up begins; the first update has rate 0'),
     cos_min_ratio: served(number({ min: 0, max: 1 }), 1e-4, "last update's part of the rate"),
   }),
   OneCycle: section('Up, down, then decay; momentum the other way.', {

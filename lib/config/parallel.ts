@@ -9,13 +9,13 @@ const models = 'models say themselves how they are cut; leave it out'
 
 /** How layers are dealt to stages; "best" is DeepSpeed's word for "parameters". */
 const partition: ValueType<string> = {
-  label: '"parameters", "uniform" or "type:REGEX"',
-  words: ['parameters', 'uniform', 'best', 'type:'],
+  label: '"parameters", "time", "uniform" or "type:REGEX"',
+  words: ['parameters', 'time', 'uniform', 'best', 'type:'],
   read: (v) => {
     if (typeof v !== 'string') return undefined
     const word = v.toLowerCase()
     if (word === 'best' || word === 'parameters') return 'parameters'
-    if (word === 'uniform') return word
+    if (word === 'uniform' || word === 'time') return word
     return word.startsWith('type:') && isRegex(v.slice(5)) ? `type:${v.slice(5)}` : undefined
   },
 }
@@ -35,7 +35,7 @@ export const pipeline = section('Pipeline parallelism: layers in stages, one aft
   partition: served(
     partition,
     'parameters',
-    'layers go to stages by parameters, by number, or by how many have a matching class name',
+    'layers go to stages by parameters, by estimated time, by number, or by how many have a matching class name',
   ),
   schedule: served(oneOf(schedules), '1f1b', 'order of forward and backward passes; ours'),
   chunks: served(

@@ -6,7 +6,7 @@ import { anything, boolean, floatType, integer, nullable, number, orNull, string
 const positive = integer({ min: 1 })
 
 export const bf16 = section(
-  'bfloat16 parameters and activations, f32 master weights, moments and gradient sums.',
+  'bfloat16 parameters and activations, f32 master weights and moments.',
   {
     enabled: served(boolean, false, 'train in bf16'),
     check_grad_overflow: refused(boolean, true, 'updates with infinite gradients are always left out; leave it out'),
@@ -21,7 +21,11 @@ export const fp16 = section(
   'float16 parameters and activations, f32 master weights and moments, and a loss scale.',
   {
     enabled: served(boolean, false, 'train in fp16; not together with bf16'),
-    auto_cast: hint(boolean, false, 'token ids need no cast, and other inputs take the type of the first layer'),
+    auto_cast: hint(
+      boolean,
+      false,
+      "token ids need no cast; give other inputs in the model's type, ops.cast makes one",
+    ),
     loss_scale: served(number({ min: 0 }), 0, 'a fixed loss scale; 0: it follows the gradients'),
     initial_scale_power: served(integer({ min: 0, max: 126 }), 16, 'the first loss scale is 2 to this power'),
     loss_scale_window: served(positive, 1000, 'steps without overflow after which the loss scale doubles'),
@@ -38,7 +42,11 @@ export const fp16 = section(
 )
 
 export const dataTypes = section('Element types.', {
-  grad_accum_dtype: served(orNull(floatType, 'fp32'), 'fp32', 'type in which gradients are accumulated and reduced'),
+  grad_accum_dtype: served(
+    orNull(floatType, 'fp32'),
+    'fp32',
+    'type in which gradients are kept and added up, over micro-batches and ranks; null: fp32',
+  ),
   param_dtype: refused(nullable(string), null, 'use bf16.enabled or fp16.enabled'),
   buffer_dtype: refused(nullable(string), null, 'buffers keep the type that the model gives them; leave it out'),
 })

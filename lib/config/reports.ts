@@ -30,7 +30,7 @@ const service = (name: string, keys: readonly string[]) =>
 export const reports = {
   tensorboard: sink('Event files of TensorBoard.'),
   csv_monitor: sink('A CSV file for each metric.'),
-  jsonl_monitor: sink('One JSON object per step, as --metrics writes it. Ours.'),
+  jsonl_monitor: sink('A file of one JSON object per step, with the events that the others get. Ours.'),
   prometheus: sink('A file for the textfile collector of Prometheus. Ours.'),
   wandb: service('Weights & Biases', ['group', 'team', 'project']),
   comet: service('Comet', [

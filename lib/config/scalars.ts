@@ -24,11 +24,15 @@ export const scalars = {
     'mean',
     'gradients of the data-parallel ranks are averaged or added; "sum" not at ZeRO stage 3',
   ),
-  prescale_gradients: served(boolean, false, 'gradients are divided before they are added, not after'),
+  prescale_gradients: served(
+    boolean,
+    false,
+    'gradients that travel in 16 bits are divided by the number of ranks before they are added, not after',
+  ),
   gradient_predivide_factor: served(
     number({ above: 0 }),
     1,
-    'with prescale_gradients: the part of the division that comes before the sum',
+    'without prescale_gradients, in 16 bits: they are divided by it before they are added, and by the rest after',
   ),
   communication_data_type: served(
     nullable(floatType),
@@ -50,6 +54,10 @@ export const scalars = {
   steps_per_print: served(nullable(number({ above: 0 })), null, 'steps between printed lines; null: the progress line'),
   wall_clock_breakdown: served(boolean, false, 'print the time of forward, backward and step'),
   memory_breakdown: served(boolean, false, 'print the bytes of parameters, gradients, optimizer and activations'),
-  dump_state: served(boolean, false, 'print the resolved configuration and the layout at the start'),
+  dump_state: served(
+    boolean,
+    false,
+    'print the resolved configuration, the mesh and the units of the model at the start (rank 0, stderr)',
+  ),
   log_level: hint(nullable(string), null, 'use --quiet or --verbose'),
 }

@@ -1,6 +1,6 @@
 // DeepSpeed's ZeRO section with offload, and aio.
 
-import { hint, hintSection, refused, refusedSection, section, served } from './schema.js'
+import { hint, refused, refusedSection, section, served } from './schema.js'
 import {
   anything,
   boolean,
@@ -104,7 +104,11 @@ export const zeroOptimization = section(
     ),
     overlap_comm: served(orNull(boolean, true), true, 'gradients are reduced while backward still runs'),
     reduce_bucket_size: served(size, 5e8, 'elements that are reduced together; a larger block is cut'),
-    allgather_bucket_size: served(size, 5e8, 'elements of parameters that are gathered at a time'),
+    allgather_bucket_size: hint(
+      size,
+      5e8,
+      'a unit (reduce_bucket_size) is gathered at once, to where its parameters lie, without a bucket',
+    ),
     contiguous_gradients: hint(boolean, true, 'gradients always lie in flat buffers'),
     reduce_scatter: hint(boolean, true, 'each stage uses the collective that moves least'),
     allgather_partitions: hint(boolean, true, 'each stage uses the collective that moves least'),
@@ -134,11 +138,15 @@ export const zeroOptimization = section(
     mics_shard_size: refused(integer({ min: -1 }), -1, mics),
     mics_hierarchical_params_gather: refused(boolean, false, mics),
     ...stage3,
-    leaf_module: hintSection('a transformer block is always fetched whole', {
-      classes: served(list(string), [], ''),
-      names: served(list(string), [], ''),
-      name_suffixes: served(list(string), [], ''),
-    }),
+    leaf_module: section(
+      'Stage 3: modules fetched whole, so that ranks may take different ways through them; each rank uses at least one ' +
+        'of its parameters. Layers in lists are fetched whole without being named.',
+      {
+        classes: served(list(string), [], 'names of classes; of a dotted one the last part'),
+        names: served(list(string), [], 'paths in the model'),
+        name_suffixes: served(list(string), [], 'ends of paths'),
+      },
+    ),
     offload_optimizer: offloadOptimizer,
     offload_param: offloadParam,
     zenflow,

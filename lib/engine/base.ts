@@ -2,79 +2,25 @@
 
 import { join } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
-import { Agreement, type Ranks } from '../checkpoint/agreement.js'
+import { Agreement } from '../checkpoint/agreement.js'
 import { type FoundCheckpoint, findNewest, openCheckpoint } from '../checkpoint/folder.js'
 import { checkLoadOptions, type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
 import type { TrainingState } from '../checkpoint/manifest.js'
 import { Saver } from '../checkpoint/saver.js'
-import type { Module } from '../nn/module.js'
 import type { Parameter } from '../nn/parameter.js'
 import { randomState } from '../ops/random.js'
-import type { LossScaler } from '../optim/loss-scale.js'
-import type { Schedule } from '../optim/schedules.js'
 import type { ProcessGroup } from '../parallel/group.js'
-import { type Mesh, meshWords } from '../parallel/mesh.js'
+import { meshWords } from '../parallel/mesh.js'
 import { Access, type GatheredOptions, gathered } from '../parallel/zero/access.js'
 import { usesDisk } from '../parallel/zero/offload.js'
 import { type Offloadable, offloadables } from '../parallel/zero/unit.js'
-import type { Zero } from '../parallel/zero/zero.js'
-import { type MemoryByCategory, memory } from '../tensor/memory.js'
+import { memory } from '../tensor/memory.js'
 import { RunAhead } from '../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+import type { EngineParts, SaveOptions, StepResult, Trainable } from './parts.js'
 
-/** A model whose forward gives what backward takes: a scalar loss. */
-export type Trainable<Args extends Tensor[]> = Module & { forward(...args: Args): Tensor }
-
-export interface EngineParts {
-  zero: Zero
-  mesh: Mesh
-  /** Where ranks agree without a collective. */
-  meeting: Ranks
-  /** Undefined: the loss is not scaled (f32, bf16). */
-  scaler?: LossScaler
-  schedule: Schedule
-  seed: number
-  microBatchSize: number
-  accumulationSteps: number
-  /** 0: no clipping. */
-  maxNorm: number
-  /** For the user: what was given and changes nothing, how a model without a plan was cut. */
-  hints: readonly string[]
-  stage: number
-  /** Saves are in the background unless said otherwise. */
-  asyncSave?: boolean
-  /** Told the modules whose gradients were infinite or NaN in a step that was therefore skipped. */
-  onNotFinite?: (step: number, modules: string[]) => void
-  /** Called by close(), last. */
-  onClose?: () => Promise<void>
-}
-
-/** What a step that updated the model resolves with. */
-export interface StepResult {
-  step: number
-  /** Mean over the global batch. */
-  loss: number
-  lr: number
-  /** Global, before clipping. */
-  gradNorm: number
-  lossScale: number
-  /** True where the gradients were not finite and the update was left out. */
-  skipped: boolean
-  memory: MemoryByCategory
-  memoryPeak: MemoryByCategory
-}
-
-/** What goes into a checkpoint beside the parameters, and how many checkpoints stay. */
-export interface SaveOptions {
-  client?: Record<string, unknown>
-  model?: Record<string, unknown>
-  tokenizer?: string
-  /** Newest checkpoints to keep; 0: all. */
-  retain?: number
-  /** True: in the background, from a copy in host memory (not of what lies on disk). Default: `checkpoint.async_save`. */
-  async?: boolean
-}
+export type { EngineParts, SaveOptions, StepResult, Trainable } from './parts.js'
 
 export abstract class BaseEngine<Args extends Tensor[]> {
   /** Steps since the very first, skipped ones included. */
@@ -175,8 +121,19 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     this.numAccumulation = size / each
   }
 
-  /** After the gradients of `numMicro` micro-batches are reduced: norm, optimizer, figures. */
-  protected async update(numMicro: number): Promise<StepResult> {
+  /** After the gradients of `numMicro` micro-batches are reduced. */
+  protected async finishStep(numMicro: number): Promise<StepResult> {
+    const result = await this.observe('step', () => this.#update(numMicro))
+    this.parts.onStep?.(result, this.#samplesOf(numMicro))
+    return result
+  }
+
+  #samplesOf(numMicro: number): number {
+    return this.parts.microBatchSize * numMicro * this.parts.mesh.sizes.dp
+  }
+
+  /** Norm, optimizer, figures. */
+  async #update(numMicro: number): Promise<StepResult> {
     const { zero, mesh, maxNorm, scaler, schedule } = this.parts
     const { lr, lossScale } = this
     zero.reduceReplicas()
@@ -193,12 +150,14 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     this.#gradNorm = (stored as number) / lossScale
     this.#applied = Number.isFinite(stored)
     this.globalSteps++
-    this.samples += this.batchSize
-    if (!this.#applied) await this.#tellNotFinite()
+    const samples = this.#samplesOf(numMicro)
+    this.samples += samples
+    const notFinite = this.#applied ? undefined : await zero.dropGradients()
+    if (notFinite) this.parts.onNotFinite?.(this.globalSteps, notFinite)
     if (this.#applied) this.#updates++
     else this.skippedSteps++
-    if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss)
-    scaler?.step(!this.#applied)
+    if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss, samples, notFinite)
+    scaler?.step(!this.#applied, notFinite)
     await this.#saver.check()
     return {
       step: this.globalSteps,
@@ -207,21 +166,18 @@ export abstract class BaseEngine<Args extends Tensor[]> {
       gradNorm: this.#gradNorm,
       lossScale,
       skipped: !this.#applied,
+      ...(notFinite !== undefined && { notFinite }),
       memory: stats.live,
       memoryPeak: stats.peak,
     }
   }
 
-  #lossNotFinite(loss: number): never {
+  #lossNotFinite(loss: number, samples: number, parameter: string | undefined): never {
+    const first = parameter ? ` (the first gradient that is not finite is that of ${parameter})` : ''
     throw new ZeroshardError(
       'NOT_FINITE',
-      `the loss of step ${this.globalSteps} is ${loss}; lower the learning rate, or look at the data of samples ${this.samples - this.batchSize} to ${this.samples - 1}`,
+      `the loss of step ${this.globalSteps} is ${loss}${first}; lower the learning rate, or look at the data of samples ${this.samples - samples} to ${this.samples - 1}`,
     )
-  }
-
-  async #tellNotFinite(): Promise<void> {
-    const units = await this.parts.zero.notFinite()
-    if (units.length) this.parts.onNotFinite?.(this.globalSteps, units)
   }
 
   /**
@@ -327,6 +283,12 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     options: LoadOptions = {},
   ): Promise<{ path: string; client: Record<string, unknown> }> {
     checkLoadOptions(options)
+    if (this.midStep) {
+      throw new ZeroshardError(
+        'CHECKPOINT',
+        '[loadCheckpoint] in the middle of gradient accumulation; load after a step() that updated',
+      )
+    }
     await this.finishSaving()
     return this.restore(await openCheckpoint(path, this.parts.meeting), options)
   }
@@ -351,7 +313,8 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     const { zero, meeting } = this.parts
     await loadCheckpoint(folder, manifest, zero, new Agreement(meeting, 'load'), options)
     if (options.optimizer ?? true) {
-      const { step, updates, skippedSteps, samples, scaler } = manifest.state
+      const { step, updates, skippedSteps, samples, seed, scaler } = manifest.state
+      this.parts.seed = seed // the run's own: its samples and masks go on
       if (scaler) this.parts.scaler?.load(scaler)
       this.globalSteps = step
       this.#updates = updates

@@ -8,7 +8,8 @@ import { scale as scaleTensor } from '../ops/arithmetic.js'
 import { memory } from '../tensor/memory.js'
 import { tidy, unscoped } from '../tensor/scope.js'
 import { runOp, type Tensor } from '../tensor/tensor.js'
-import { BaseEngine, type StepResult } from './base.js'
+import { BaseEngine, type EngineParts, type StepResult, type Trainable } from './base.js'
+import { beginBackward, bounded, endBackward, enter, exit, type Participant } from './joint.js'
 
 /**
  * A model in training: forward, backward, step, checkpoints. Made by `initialize()`; owns the parameters until close().
@@ -29,6 +30,22 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   #backwardOpen = false
   #syncing = true
   #boundary: boolean | undefined
+  /** This engine in a backward of several. */
+  readonly #participant: Participant = {
+    gradientScale: (scaleForAccumulation) => this.#gradientScale(scaleForAccumulation),
+    join: (loss) => {
+      this.#openBackward(true)
+      this.addLoss(loss)
+    },
+    leave: () => {
+      if (this.#backwardOpen) this.#closeBackward()
+    },
+  }
+
+  constructor(model: Trainable<Args>, parts: EngineParts) {
+    super(model, parts)
+    enter(this.#participant)
+  }
 
   protected get midStep(): boolean {
     return this.#micro !== 0 || this.#backwardDone
@@ -44,7 +61,10 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     this.#boundary = boundary
   }
 
-  /** Runs `fn`, in which several backward() may follow each other and reduce nothing. Stages 0 and 1 only. */
+  /**
+   * Runs `fn`, in which several backward() may follow each other and reduce nothing: each is a micro-batch of the step.
+   * Stages 0 and 1 only.
+   */
   noSync<T>(fn: () => T): T {
     if (this.parts.stage > 1) {
       throw new ZeroshardError(
@@ -76,11 +96,12 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     if (!this.midStep) memory.resetPeak()
     this.setRandom(this.#micro)
     this.parts.zero.fetcher?.begin('train')
-    return this.observe('forward', () => this.model.forward(...args))
+    return this.observe('forward', () => bounded(this.#participant, args, (...own) => this.model.forward(...own)))
   }
 
   /**
-   * Gradients of a scalar loss, scaled for accumulation (`scaleForAccumulation`). Frees the graph, and the loss.
+   * Gradients of a scalar loss, scaled for accumulation (`scaleForAccumulation`). Frees the graph, and the loss. Where
+   * other engines' models had a part in it, it is their backward too: step() each of them.
    *
    * @example
    * engine.backward(ops.meanSquaredError(engine.forward(x), y))
@@ -88,11 +109,15 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    */
   backward(loss: Tensor, { scaleForAccumulation = true } = {}): void {
     this.#openBackward()
-    const factor = this.lossScale / (scaleForAccumulation ? this.numAccumulation : 1)
-    this.observe('backward', () => backwardFrom(loss, factor))
+    beginBackward(this.#participant, loss, scaleForAccumulation)
+    this.observe('backward', () => backwardFrom(loss, this.#gradientScale(scaleForAccumulation)))
     this.addLoss(loss)
     this.#closeBackward()
     loss.dispose()
+  }
+
+  #gradientScale(scaleForAccumulation: boolean): number {
+    return this.lossScale / this.parts.lossShare / (scaleForAccumulation ? this.numAccumulation : 1)
   }
 
   /**
@@ -106,16 +131,19 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    */
   scale(loss: Tensor): Tensor {
     this.#openBackward()
+    beginBackward(this.#participant, loss, true)
     this.addLoss(loss)
-    return scaleTensor(loss, this.lossScale / this.numAccumulation)
+    return scaleTensor(loss, this.#gradientScale(true))
   }
 
-  #openBackward(): void {
+  /** `guest`: the backward is led by another engine, which does its own reductions first. */
+  #openBackward(guest = false): void {
     if (this.#backwardDone && this.#syncing)
       throw new ZeroshardError('AUTOGRAD', '[backward] called twice without step() in between')
-    this.parts.zero.beginBackward(this.#syncing && this.isGradientAccumulationBoundary)
+    this.parts.zero.beginBackward(this.#syncing && this.isGradientAccumulationBoundary, { late: guest })
     this.#backwardOpen = true
     this.#backwardDone = this.#syncing
+    if (!this.#syncing) this.#micro++ // no step() follows that would count it
   }
 
   #closeBackward(): void {
@@ -123,6 +151,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     zero.endBackward()
     zero.fetcher?.end()
     this.#backwardOpen = false
+    endBackward(this.#participant)
   }
 
   /**
@@ -145,7 +174,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     const numMicro = this.#micro + 1
     this.#micro = 0
     try {
-      return await this.observe('step', () => this.update(numMicro))
+      return await this.finishStep(numMicro)
     } finally {
       await this.ahead.settled()
     }
@@ -176,5 +205,10 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     }
     await this.ahead.settled()
     return count
+  }
+
+  override async close(): Promise<void> {
+    exit(this.#participant)
+    await super.close()
   }
 }

@@ -26,9 +26,11 @@ import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { EngineParts, Trainable } from './base.js'
+import { describeState } from './describe.js'
 import { Engine } from './engine.js'
 import { offloadOf } from './offload.js'
-import { PipelineEngine } from './pipeline-engine.js'
+import { bubbleNotes, PipelineEngine } from './pipeline-engine.js'
+import { reportSteps } from './reports.js'
 
 /** This process among the ranks: where it stands, how it meets the others, its group. */
 export interface World {
@@ -144,6 +146,7 @@ export function makeEngine<Args extends Tensor[]>(
   parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
+  if (cut) config.hints.push(...bubbleNotes(schedule, pp, config.gradient_accumulation_steps))
   const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
   const offload = offloadOf(config)
   const zero = new Zero(model, {
@@ -152,15 +155,18 @@ export function makeEngine<Args extends Tensor[]>(
     world: mesh.world,
     seed: config.train.seed,
     dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
+    gradientDtype: dtypeOf[config.data_types.grad_accum_dtype],
     optimizer,
     ...hyperGroups(model, params, parameterGroups),
     overlap: zeroConfig.overlap_comm ?? true,
     average: config.gradient_allreduce_op === 'mean',
+    ...predivision(config, mesh.group('dp', 'cp').size),
     communicationDtype: dtypeOf[config.communication_data_type],
     maxUnit: zeroConfig.reduce_bucket_size,
     persistBelow: zeroConfig.stage3_param_persistence_threshold,
     prefetch: zeroConfig.stage3_prefetch_bucket_size,
     maxLive: zeroConfig.stage3_max_live_parameters,
+    leaf: leafModules(zeroConfig.leaf_module),
     ...(offload && { offload }),
     ...(cut && { include: cut.has }),
   })
@@ -176,10 +182,26 @@ export function makeEngine<Args extends Tensor[]>(
     microBatchSize: config.train_micro_batch_size_per_gpu,
     accumulationSteps: config.gradient_accumulation_steps,
     maxNorm: config.gradient_clipping,
+    // Context ranks have parts of the same samples: of those the mean, whatever is done over data-parallel ranks.
+    lossShare: config.gradient_allreduce_op === 'sum' ? cp : 1,
     hints: config.hints,
     onClose: () => leaveWorld(world),
   }
+  if (config.dump_state && mesh.world.rank === 0) process.stderr.write(`${describeState(config, parts)}\n`)
   return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
+}
+
+function leafModules({ classes, names, name_suffixes: suffixes }: Config['zero_optimization']['leaf_module']) {
+  const types = classes.map((name) => name.slice(name.lastIndexOf('.') + 1))
+  return ({ path, constructor: { name } }: Module): boolean =>
+    types.includes(name) || names.includes(path) || suffixes.some((end) => path.endsWith(end))
+}
+
+/** DeepSpeed divides by the number of ranks before the sum, or by a factor before and the rest after. */
+function predivision(config: Config, numRanks: number): Pick<ZeroOptions, 'predivide'> {
+  const { prescale_gradients: prescale, gradient_predivide_factor: factor } = config
+  if (prescale) return { predivide: numRanks }
+  return factor === 1 ? {} : { predivide: factor }
 }
 
 const dtypeOf = { fp32: 'f32', bf16: 'bf16', fp16: 'f16' } as const
@@ -265,8 +287,10 @@ export async function initialize<Args extends Tensor[]>(options: {
     const config = loadConfig(options.config, world.group.size)
     const engine = makeEngine(model, config, world, parameterGroups, plan)
     if (config.model.weights) await loadPretrained(config.model.path as string, model, engine.parts.zero)
+    reportSteps(engine, config)
     return engine
   } catch (error) {
+    failWorld(world, error) // the others may have come through, and wait for this rank
     await leaveWorld(world)
     throw error
   }

@@ -3,14 +3,24 @@
 
 import { ZeroshardError } from '../binding/errors.js'
 import { PipelineRunner } from '../parallel/pipeline/runner.js'
-import type { Schedule } from '../parallel/pipeline/schedule.js'
+import { buildPipeline, type Schedule } from '../parallel/pipeline/schedule.js'
 import { evaluation } from '../parallel/pipeline/schedules/evaluation.js'
+import { simulate } from '../parallel/pipeline/simulator.js'
 import type { StageOfModel } from '../parallel/pipeline/stage.js'
 import { memory } from '../tensor/memory.js'
 import { unscoped } from '../tensor/scope.js'
 import { runOp, type Tensor } from '../tensor/tensor.js'
 import type { EngineParts, StepResult, Trainable } from './base.js'
 import { Engine } from './engine.js'
+
+/** For the user, where there are fewer micro-batches than stages: it works, but most of the time passes in waiting. */
+export function bubbleNotes(schedule: Schedule, stages: number, microBatches: number): string[] {
+  if (microBatches >= stages) return []
+  const { bubble } = simulate(buildPipeline(schedule, stages, microBatches), { forward: 1 })
+  return [
+    `pipeline: ${microBatches} micro-batches on ${stages} stages leave ${Math.round(100 * bubble)} % of the time idle (${schedule.name}); at least ${stages} are better: smaller ones, or a larger train_batch_size`,
+  ]
+}
 
 export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Args> {
   readonly #runner: PipelineRunner
@@ -65,7 +75,7 @@ export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Arg
         instructions: this.schedule.instructions(mesh.sizes.pp, numMicro, mesh.place.pp),
         inputs,
         training: true,
-        lossFactor: this.lossScale / numMicro,
+        lossFactor: this.lossScale / this.parts.lossShare / numMicro,
         onMicroBatch: (micro) => this.setRandom(micro),
         onLoss: (loss) => this.addLoss(loss),
       })
@@ -73,7 +83,7 @@ export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Arg
       this.#running = false
       for (const tensor of inputs.flat()) tensor.dispose()
     }
-    return this.observe('step', () => this.update(numMicro))
+    return this.finishStep(numMicro)
   }
 
   protected override async evaluate(batches: Iterable<Args>, total: Tensor): Promise<number> {

@@ -36,6 +36,8 @@ const INTERRUPTED = 130
 const LAST_LINES = 8
 /** ms that the output of a rank's own children may still take when the rank has ended. */
 const LATE_OUTPUT = 1000
+/** ms within which a rank is taken to have ended because of another that was killed. */
+const TOGETHER = 500
 
 interface Rank {
   readonly rank: number
@@ -69,21 +71,21 @@ export async function launchLocal({ nproc, command, args, env = process.env }: L
   const timers: NodeJS.Timeout[] = []
   try {
     for (let rank = 0; rank < nproc; rank++) ranks.push(startRank(rank, command, args, shared))
-    let first: LocalOutcome | undefined
+    let first: Ended | undefined
     await Promise.all(
       ranks.map(async (rank) => {
-        const outcome = await ended(rank, passedOn)
-        const interrupted = outcome.status === INTERRUPTED
-        if (outcome.status === 0 || (first && (interrupted || first.status !== INTERRUPTED))) return
-        first = outcome
-        if (interrupted) return
+        const end = await ended(rank, passedOn)
+        const { status } = end.outcome
+        if (status === 0) return
+        if (!first || cameFirst(end, first)) first = end
+        if (status === INTERRUPTED || timers.length) return
         timers.push(
           setTimeout(signalAll, (GRACE[0] as number) * 1000, 'SIGTERM'),
           setTimeout(killGroups, (GRACE[1] as number) * 1000, ranks),
         )
       }),
     )
-    return first ?? { status: 0 }
+    return first?.outcome ?? { status: 0 }
   } catch (error) {
     killGroups(ranks)
     throw error
@@ -126,8 +128,24 @@ function killGroups(ranks: readonly Rank[]): void {
   }
 }
 
-function ended({ rank, child, lastLines }: Rank, passedOn: ReadonlySet<NodeJS.Signals>): Promise<LocalOutcome> {
-  return new Promise((done, reject) => {
+interface Ended {
+  outcome: LocalOutcome
+  /** ms; of the exit itself, whose output may still come. */
+  at: number
+}
+
+/** Of two that failed. A killed rank is the cause of what the others tell, though their exits may be seen with its own. */
+function cameFirst(a: Ended, b: Ended): boolean {
+  const [aIsLeft, bIsLeft] = [a, b].map(({ outcome }) => outcome.status === INTERRUPTED)
+  if (aIsLeft || bIsLeft) return !aIsLeft
+  const lead = TOGETHER * (Number(a.outcome.signal !== undefined) - Number(b.outcome.signal !== undefined))
+  return a.at < b.at + lead
+}
+
+function ended({ rank, child, lastLines }: Rank, passedOn: ReadonlySet<NodeJS.Signals>): Promise<Ended> {
+  return new Promise((resolve, reject) => {
+    let at = 0
+    const done = (outcome: LocalOutcome): void => resolve({ outcome, at })
     child.once('error', (cause) =>
       reject(new ZeroshardError('IO', `rank ${rank} could not be started: ${cause.message}`, { cause })),
     )
@@ -145,6 +163,7 @@ function ended({ rank, child, lastLines }: Rank, passedOn: ReadonlySet<NodeJS.Si
     child.once('close', end)
     // A process that the rank left behind may hold its output open: then it is let go of.
     child.once('exit', () => {
+      at = performance.now()
       const letGo = (): void => {
         for (const stream of [child.stdout, child.stderr]) stream?.destroy()
       }
@@ -162,10 +181,12 @@ async function freePort(): Promise<number> {
   return port
 }
 
+const leave = (): void => process.exit(1)
+
 /** In a rank: ends this process when its launcher is gone, however it went; also where it went before this call. */
 export function exitWithParent(): void {
   if (process.connected === false) process.exit(1)
-  if (!process.channel) return
-  process.on('disconnect', () => process.exit(1))
+  if (!process.channel || process.listeners('disconnect').includes(leave)) return
+  process.on('disconnect', leave)
   process.channel.unref()
 }

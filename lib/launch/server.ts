@@ -79,10 +79,7 @@ export class MeetingServer {
   #handle(rank: number, message: ToServer): void {
     if (message.type === 'put') this.#put(rank, message.key, message.value)
     else if (message.type === 'fail') this.#fail(message.failure)
-    else if (message.type === 'bye') {
-      this.#gone.add(rank)
-      send(this.#ranks.get(rank) as Socket, { type: 'bye' })
-    }
+    else if (message.type === 'bye') this.#gone.add(rank)
   }
 
   #put(rank: number, key: string, value: string): void {
@@ -104,18 +101,25 @@ export class MeetingServer {
     for (const socket of this.#ranks.values()) send(socket, { type: 'failed', failure })
   }
 
-  /** Waits until every rank has said goodbye (briefly after a failure), then stops listening. */
+  /**
+   * Waits until every rank has said goodbye (briefly after a failure), stops listening, and only then lets them go: who
+   * meets again finds the next server, not this one.
+   */
   async close(): Promise<void> {
     const deadline = Date.now() + 1000 * (this.#failed ? 1 : this.environment.timeoutSeconds)
     while (this.#gone.size < this.#ranks.size && Date.now() < deadline && !this.#failed) {
       await new Promise((done) => setTimeout(done, 5))
     }
-    for (const socket of this.#sockets) socket.end()
+    const stopped = new Promise((done) => this.server.close(done))
+    for (const socket of this.#sockets) {
+      send(socket, { type: 'bye' })
+      socket.end()
+    }
     // A rank that hangs does not close its end.
     const timer = setTimeout(() => {
       for (const socket of this.#sockets) socket.destroy()
     }, 1000)
-    await new Promise((done) => this.server.close(done))
+    await stopped
     clearTimeout(timer)
   }
 }

@@ -1,9 +1,10 @@
-// Where events go: TensorBoard, CSV, Prometheus, as the configuration has it. Rank 0 writes, the others do nothing.
+// Where events go: TensorBoard, CSV, JSON lines, Prometheus, as the configuration has it. Rank 0 writes, the others do nothing.
 // A disk that fails is told once for each sink and does not end the training.
 
 import { resolve } from 'node:path'
 import { ZeroshardError } from '../binding/errors.js'
 import { CsvFiles } from './sinks/csv.js'
+import { JsonLines } from './sinks/jsonl.js'
 import { PrometheusFile } from './sinks/prometheus.js'
 import { TensorBoardFile } from './sinks/tensorboard.js'
 
@@ -31,6 +32,7 @@ export interface SinkConfig {
 export interface MonitorConfig {
   tensorboard?: SinkConfig
   csv_monitor?: SinkConfig
+  jsonl_monitor?: SinkConfig
   prometheus?: SinkConfig
 }
 
@@ -47,6 +49,7 @@ export interface MonitorOptions {
 const makers: Record<keyof MonitorConfig, (folder: string, job: string, resumedAt?: number) => Sink> = {
   tensorboard: (folder, job, resumedAt) => new TensorBoardFile(resolve(folder, job), resumedAt),
   csv_monitor: (folder, job) => new CsvFiles(resolve(folder, job)),
+  jsonl_monitor: (folder, job) => new JsonLines(folder, job),
   prometheus: (folder, job) => new PrometheusFile(folder, job),
 }
 

@@ -208,7 +208,7 @@ export class Observer {
       lr: result.lr,
       loss_scale: result.lossScale,
       grad_norm: result.gradNorm,
-      tokens_per_second: extra.tokens / extra.seconds,
+      ...(extra.tokens > 0 && { tokens_per_second: extra.tokens / extra.seconds }),
       ...(use !== undefined && { mfu: use }),
     }
     if (this.config.wall_clock_breakdown && result.step % this.#every === 0) {

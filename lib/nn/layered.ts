@@ -11,6 +11,11 @@ export interface Layer {
   /** Modules whose parameters it uses; a parameter of several layers is tied. */
   modules: readonly Module[]
   forward(x: Tensor | undefined, inputs: readonly Tensor[]): Tensor
+  /**
+   * For a pipeline cut by time: what one sample takes here, measured in any unit if all layers say it, else against
+   * the others' numbers of parameters, which is the estimate for layers that don't say it (a look-up: 0).
+   */
+  time?: number
   /** Neighbours of one number are computed again in backward: of their activations only the first input is kept. */
   recomputed?: number
 }

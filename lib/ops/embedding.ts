@@ -4,7 +4,6 @@ import { record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
-import { weightGradient } from './linear.js'
 
 /**
  * table (V, C) by ids i32 (…) → (…, C). The ids must lie in [0, V): the loader checks them once. Where the table has
@@ -25,17 +24,13 @@ export function embedding(table: Tensor, ids: Tensor, first = 0): Tensor {
   record('embedding', [y], [table], [ids], ([dy], context) => {
     if (!dy) return []
     const sink = context.sink(0)
-    if (sink) {
-      runOp('embedding_backward', [sink], [dy, ids], scalars)
-      return [undefined]
-    }
-    return [
-      weightGradient(context, 0, table, (into) => {
-        const wide = empty(table.shape, { zero: true })
-        runOp('embedding_backward', [wide], [dy, ids], scalars)
-        runOp('cast', [into], [wide])
-      }),
-    ]
+    const wide = sink ?? empty(table.shape, { zero: true })
+    runOp('embedding_backward', [wide], [dy, ids], scalars)
+    if (sink) return [undefined]
+    if (!table.producer || table.dtype === 'f32') return [wide]
+    const narrow = empty(table.shape, { dtype: table.dtype })
+    runOp('cast', [narrow], [wide])
+    return [narrow]
   })
   return y
 }

@@ -1,4 +1,4 @@
-// Matrix products. Weight gradients are added straight into the parameter's f32 gradient buffer.
+// Matrix products. Weight gradients are added straight into the parameter's gradient buffer.
 
 import { type BackwardContext, record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
@@ -96,8 +96,8 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
 }
 
 /**
- * Lets `compute` add into the leaf's gradient buffer, or write a fresh tensor where there is none. Where `uses` says
- * which tensors it needs, it may be called later.
+ * Lets `compute` add into the leaf's gradient buffer (f32, or of `like`'s dtype), or write a fresh tensor where there
+ * is none. Where `uses` says which tensors it needs, it may be called later.
  */
 export function weightGradient(
   context: BackwardContext,
@@ -106,12 +106,13 @@ export function weightGradient(
   compute: (into: Tensor, accumulate: boolean) => void,
   uses?: readonly Tensor[],
 ): Tensor | undefined {
-  const sink = context.sink(index)
+  const sink = context.sink(index, like.dtype)
   if (sink) {
     if (!uses || !context.postpone(index, uses, () => compute(sink, true))) compute(sink, true)
     return undefined
   }
-  const fresh = empty(like.shape, { dtype: like.dtype })
+  // A leaf whose buffer is of another type adds it in f32.
+  const fresh = empty(like.shape, { dtype: like.producer ? like.dtype : 'f32' })
   compute(fresh, false)
   return fresh
 }

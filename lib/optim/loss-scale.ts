@@ -62,24 +62,24 @@ export class LossScaler {
   }
 
   /**
-   * After each step: whether its gradients overflowed, on any rank.
+   * After each step: whether its gradients overflowed, on any rank; `parameter`: whose did first, for the error.
    *
    * @throws NOT_FINITE where they did at the smallest scale
    */
-  step(overflow: boolean): void {
+  step(overflow: boolean, parameter?: string): void {
     const { dynamic } = this
-    if (dynamic && overflow) this.#overflowed()
+    if (dynamic && overflow) this.#overflowed(parameter)
     else if (dynamic) this.#calm()
     this.#state.steps++
   }
 
-  #overflowed(): void {
+  #overflowed(parameter: string | undefined): void {
     const state = this.#state
     if (state.patience > 1) state.patience--
     else if (state.scale === this.#floor) {
       throw new ZeroshardError(
         'NOT_FINITE',
-        `gradients overflowed at step ${state.steps + 1} with the loss scale at its minimum, ${this.#floor}; lower the learning rate or fp16.min_loss_scale, look for infinities in the data, or train in bf16, which needs no scale`,
+        `gradients${parameter ? ` (of ${parameter} first)` : ''} overflowed at step ${state.steps + 1} with the loss scale at its minimum, ${this.#floor}; lower the learning rate or fp16.min_loss_scale, look for infinities in the data, or train in bf16, which needs no scale`,
       )
     } else state.scale = Math.max(state.scale / FACTOR, this.#floor)
     state.lastOverflow = state.steps

@@ -14,7 +14,7 @@ export interface UpdateCall {
   lr: number
   /** Index of this update, from 1; updates that were left out don't count. */
   update: number
-  /** Global norm of the gradients as stored, f32 scalar. Not finite: the update only zeroes the gradient. */
+  /** Global norm of the gradients as stored, f32 scalar. Not finite: the update does nothing, the gradient stays. */
   norm?: Tensor
   /** 0: no clipping. */
   maxNorm: number

@@ -1,4 +1,5 @@
-// Learning-rate schedules as pure functions of the update's index (0 for the first), with DeepSpeed's formulas.
+// Learning-rate schedules as pure functions of the update's index (0 for the first), with DeepSpeed's formulas. Its
+// engine steps the schedule after the optimizer, so that a warm-up's update has the rate of the iteration before it.
 
 import { nearest, ZeroshardError } from '../binding/errors.js'
 import { lrRangeTest, oneCycle } from './cycles.js'
@@ -18,8 +19,10 @@ export interface ScheduleConfig {
 interface Warmup {
   /** 0: none. */
   steps: number
-  /** From 0 at the first update to 1 at update `steps`. */
-  part(index: number): number
+  /** From 0 at iteration 0 to 1 at iteration `steps`. */
+  part(iteration: number): number
+  /** That of an update; below 0: the rate with which the schedule is made. Without a warm-up (ours) the update itself. */
+  iteration(index: number): number
 }
 
 const curves: Record<string, (i: number, n: number) => number> = {
@@ -34,7 +37,11 @@ function warmupOf(params: ScheduleParams): Warmup {
   if (!curve) throw new ZeroshardError('CONFIG', `scheduler.params.warmup_type '${kind}' is not one of log, linear`)
   const given = count(params, 'warmup_num_steps', 1000)
   const steps = given === 0 ? 0 : Math.max(2, given)
-  return { steps, part: (i) => (i < steps ? curve(i, steps) : 1) }
+  return {
+    steps,
+    part: (i) => (i < steps ? curve(Math.max(i, 0), steps) : 1),
+    iteration: (index) => (steps === 0 ? index : index - 1),
+  }
 }
 
 function boundsOf(params: ScheduleParams, lr: number): readonly [number, number] {
@@ -46,28 +53,33 @@ function boundsOf(params: ScheduleParams, lr: number): readonly [number, number]
 /** WarmupLR: from min to max, then constant. */
 function warmupLr(params: ScheduleParams, lr: number): Schedule {
   const [low, high] = boundsOf(params, lr)
-  const { part } = warmupOf(params)
-  return (i) => low + (high - low) * part(i)
+  const { part, iteration } = warmupOf(params)
+  return (index) => low + (high - low) * part(iteration(index))
 }
 
 /** WarmupDecayLR: warm-up, then linearly to min at total_num_steps. */
 function warmupDecayLr(params: ScheduleParams, lr: number): Schedule {
   const [low, high] = boundsOf(params, lr)
-  const { steps, part } = warmupOf(params)
+  const { steps, part, iteration } = warmupOf(params)
   const total = count(params, 'total_num_steps', Math.max(1, steps), 1)
   const left = (i: number): number => Math.max(0, (total - i) / Math.max(1, total - steps))
-  return (i) => low + (high - low) * (i < steps ? part(i) : left(i))
+  return (index) => {
+    const i = iteration(index)
+    return low + (high - low) * (i < steps ? part(i) : left(i))
+  }
 }
 
-/** WarmupCosineLR: ratio of the base rate; warm-up, then half a cosine to cos_min_ratio. */
+/** WarmupCosineLR: ratio of the base rate; 0 for the first update, warm-up, then half a cosine to cos_min_ratio. */
 function warmupCosineLr(params: ScheduleParams, lr: number): Schedule {
-  const { steps, part } = warmupOf(params)
+  const { steps, part, iteration } = warmupOf(params)
   const total = count(params, 'total_num_steps', Math.max(1, steps), 1)
   const [minWarm, minCos] = [
     real(params, 'warmup_min_ratio', 0, { max: 1 }),
     real(params, 'cos_min_ratio', 1e-4, { max: 1 }),
   ]
-  return (i) => {
+  return (index) => {
+    const i = iteration(index)
+    if (i < 0) return 0
     if (i < steps) return lr * (minWarm + (1 - minWarm) * part(i))
     const progress = Math.min(1, (i - steps + 1) / Math.max(1, total - steps))
     return lr * (minCos + (1 - minCos) * 0.5 * (1 + Math.cos(Math.PI * progress)))

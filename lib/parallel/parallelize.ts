@@ -15,6 +15,9 @@ import { VocabParallelHead } from './tensor/head.js'
 import { ColumnParallelLinear, RowParallelLinear } from './tensor/linear.js'
 import { Region } from './tensor/region.js'
 
+/** What a user's model may have of its own accord: they know their part of a parameter. */
+const parallelLayers = [ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding, VocabParallelHead]
+
 /** Options of `parallelize`. */
 export interface ParallelizeOptions {
   /** Norms, dropout and residuals on a part of the sequence each. */
@@ -63,6 +66,7 @@ export function parallelize(
   for (const { module, entry, path } of placed) if (entry.as === 'heads') divideHeads(module, path, region)
   if (sequence) addSequenceLayers(model, swaps, region)
   exchange(model, swaps)
+  checkShared(model, new Set(swaps.values()))
   for (const parameter of model.parameters()) {
     if (parameter.slice || parameter.replicas) continue
     parameter.replicas = group
@@ -125,6 +129,22 @@ function divideHeads(module: Module, path: string, { group }: Region): void {
   if (attention.numKeyValueHeads === undefined) return
   const keys = deal(`${path}: numKeyValueHeads`, attention.numKeyValueHeads, group.size, group.rank, true)
   attention.numKeyValueHeads = keys.count
+}
+
+/** A module that is not cut would take a rank's part of a shared (tied) parameter for the whole. */
+function checkShared(model: Module, cut: ReadonlySet<Module>): void {
+  const owners = new Map([...cut].flatMap((module) => module.ownParameters().map((parameter) => [parameter, module])))
+  model.visit((module) => {
+    if (cut.has(module) || parallelLayers.some((layer) => module instanceof layer)) return
+    for (const parameter of module.ownParameters()) {
+      const owner = owners.get(parameter)
+      if (!owner || !parameter.slice) continue
+      throw new ZeroshardError(
+        'CONFIG',
+        `plan: '${module.path}' shares '${parameter.name}' with '${owner.path}', which is cut; plan both alike, or neither`,
+      )
+    }
+  })
 }
 
 /** Sequence parts begin at the embedding and end at the head: a plan must name both. */

@@ -71,7 +71,7 @@ export interface Producer {
 export class Tensor {
   /** Set on leaves that want a gradient, and on results that depend on one. */
   requiresGrad = false
-  /** f32 gradient of a leaf, after backward. The leaf owns it. */
+  /** Gradient of a leaf, after backward: f32 unless it was given another. The leaf owns it. */
   grad: Tensor | undefined
   /** Called in backward when a leaf's gradient is complete for this pass. */
   onGradient: (() => void) | undefined

@@ -9,7 +9,7 @@ namespace {
 constexpr size_t kSmallest = 64;
 constexpr size_t kLarge = size_t{1} << 20;
 constexpr size_t kLargeStep = size_t{64} << 10;
-constexpr size_t kHuge = size_t{2} << 20;      // huge pages; segments are multiples of it
+constexpr size_t kSlab = size_t{2} << 20;      // one huge page
 constexpr size_t kSegment = size_t{16} << 20;  // for requests below half of it
 constexpr size_t kRecords = 256;
 constexpr size_t kCandidates = 4;  // newest cached blocks looked at for one without foreign hazards
@@ -110,7 +110,7 @@ Block *Allocator::allocate_small(size_t bytes) {
     return block;
   }
   if (!slab_ || slab_->bytes < wanted.bytes) {
-    Segment *segment = add_segment(kHuge);
+    Segment *segment = add_segment(kSlab);
     if (!segment) return nullptr;
     segment->slab = true;
     // The rest of the old slab, less than 1 MiB, goes to the class it fills best.
@@ -158,7 +158,8 @@ Block *Allocator::allocate_large(size_t bytes) {
     block = *found;
     large_.erase(found);
   } else {
-    Segment *segment = add_segment(bytes < kSegment / 2 ? kSegment : round_up(bytes, kHuge));
+    // A large one gets what it asks for: whole models lie in such, and what is rounded up is seldom used again.
+    Segment *segment = add_segment(bytes < kSegment / 2 ? kSegment : bytes);
     if (!segment) return nullptr;
     block = segment->first;
   }

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "spin.h"
+#include "stream_task.h"
 
 namespace zs {
 
@@ -12,52 +13,9 @@ namespace {
 
 // Some 20,000 operations; then the caller waits. A padding record at the very end may reach beyond it.
 constexpr size_t kRing = size_t{8} << 20;
-constexpr size_t kAlign = 64;
 constexpr int kSpinMicroseconds = 30;
 
-// Puts an event behind what is queued, also on a poisoned stream: what was queued before the failure is
-// waited for by others.
-class MarkJob : public Job {
- public:
-  MarkJob(DeviceStream *device, std::shared_ptr<Mark> mark) : device_(device), mark_(std::move(mark)) {}
-  void run() override { mark_->event = device_->record(); }
-  void drop(const std::shared_ptr<Failure> &failure) override {
-    if (!failure) return;
-    try {
-      mark_->event = device_->record();
-    } catch (const Error &) {  // whoever needs the mark finds none
-    }
-  }
-  bool is_work() const override { return false; }
-
- private:
-  DeviceStream *device_;
-  std::shared_ptr<Mark> mark_;
-};
-
 }  // namespace
-
-// What a task waits for on the device: events, put there by jobs with these sequence numbers.
-struct Marks {
-  uint64_t sequence[kNumStreams] = {};
-  std::shared_ptr<Mark> mark[kNumStreams];
-};
-
-// Followed by the tensors and scalars of a kernel.
-struct alignas(kAlign) Stream::Task {
-  size_t bytes;  // to the next task
-  uint64_t sequence;
-  uint64_t queued;  // when; 0 where no trace was on
-  Waits waits;
-  const char *name;  // nullptr: padding at the end of the ring
-  zs_kernel kernel;
-  void *context;
-  Job *job;
-  Marks *marks;  // owned; nullptr: none
-  int32_t num_tensors, num_scalars;
-  zs_tensor *tensors() { return reinterpret_cast<zs_tensor *>(this + 1); }
-  double *scalars() { return reinterpret_cast<double *>(tensors() + num_tensors); }
-};
 
 bool StreamGroup::wait(int stream, uint64_t sequence) {
   auto done = [&] { return progress.reached(stream, sequence) || stop.load(); };
@@ -83,7 +41,7 @@ Stream::Stream(int index, StreamGroup *group, Stream *const *peers, std::unique_
     : index_(index),
       group_(group),
       peers_(peers),
-      ring_(new char[kRing + kAlign + sizeof(Task)]),
+      ring_(new char[kRing + kTaskAlign + sizeof(Task)]),
       device_(std::move(device)),
       serial_(serial) {
   if (device_) group_->launched[index_].store(&launched_);
@@ -107,8 +65,8 @@ void Stream::stop() {
 
 // A record of this size at the head of the ring; waits while there is no place.
 Stream::Task *Stream::reserve(size_t bytes) {
-  bytes = (bytes + kAlign - 1) / kAlign * kAlign;
-  uintptr_t base = (reinterpret_cast<uintptr_t>(ring_.get()) + kAlign - 1) / kAlign * kAlign;
+  bytes = (bytes + kTaskAlign - 1) / kTaskAlign * kTaskAlign;
+  uintptr_t base = (reinterpret_cast<uintptr_t>(ring_.get()) + kTaskAlign - 1) / kTaskAlign * kTaskAlign;
   uint64_t head = head_.load(std::memory_order_relaxed);
   size_t to_end = kRing - head % kRing;
   size_t padding = to_end < bytes ? to_end : 0;
@@ -178,25 +136,10 @@ uint64_t Stream::push(const Waits &waits) {
   return last_;
 }
 
-// An event behind what the streams that the task waits for have been given so far, and nothing later.
-void Stream::mark_peers(Task *task) {
-  for (int s = 0; s < kNumStreams; s++) {
-    if (task->waits.sequence[s] == 0) continue;
-    Stream &peer = *peers_[s];
-    if (peer.mark_sequence_ != peer.last_) {
-      peer.mark_ = std::make_shared<Mark>(device_->backend());
-      peer.mark_sequence_ = peer.push_job(std::make_unique<MarkJob>(peer.device(), peer.mark_), "mark", {});
-    }
-    if (!task->marks) task->marks = new Marks;
-    task->marks->mark[s] = peer.mark_;
-    task->marks->sequence[s] = peer.mark_sequence_;
-  }
-}
-
 // Denormals stay as IEEE has them (no FTZ, no DAZ), here and in the pool: a result must not depend
 // on which thread computed it.
 void Stream::loop() {
-  uintptr_t base = (reinterpret_cast<uintptr_t>(ring_.get()) + kAlign - 1) / kAlign * kAlign;
+  uintptr_t base = (reinterpret_cast<uintptr_t>(ring_.get()) + kTaskAlign - 1) / kTaskAlign * kTaskAlign;
   bool attached = !device_;
   while (next()) {
     uint64_t tail = tail_.load(std::memory_order_relaxed);
@@ -266,28 +209,6 @@ void Stream::count(Task *task, const Job *job, uint64_t start, uint64_t end) {
   group_->trace.add(record);
 }
 
-// False: the task fails with the reason, the next tries again.
-bool Stream::attach(const Task *task) {
-  try {
-    device_->attach();
-    return true;
-  } catch (const Error &error) {
-    fail(task, error.code.c_str(), error.message.c_str());
-    return false;
-  }
-}
-
-void Stream::settle(const Task *task, const Job *job) {
-  bool settled = job && job->settles();
-  if (serial_ && !settled && (!job || job->is_work())) {
-    device_->synchronize();
-    settled = true;
-  }
-  if (!settled) return;
-  launched_.settle();
-  group_->progress.finished[index_].store(task->sequence, std::memory_order_release);
-}
-
 // Names the operation, unless the message already does.
 void Stream::fail(const Task *task, const char *code, const char *message) {
   auto failure = std::make_shared<Failure>();
@@ -296,28 +217,6 @@ void Stream::fail(const Task *task, const char *code, const char *message) {
   else if (device_ && failure->error.code == "DEVICE") failure->error.message = blame(message);
   else failure->error.message = text("[%s] %s", task->name, message);
   set_poison(std::move(failure), task->sequence);
-}
-
-// A device tells of a failure at some later call: it was one of what was queued since the last wait.
-std::string Stream::blame(const char *message) {
-  std::string names, newest;
-  uint64_t total = 0;
-  for (const auto &pointer : group_->launched) {
-    const Launched *one = pointer.load();
-    if (!one) continue;
-    const Launched &launched = *one;
-    uint64_t count = launched.count.load(std::memory_order_acquire), settled = launched.settled.load();
-    uint64_t first = count - std::min(count - settled, Launched::kKept);
-    total += count - settled;
-    for (uint64_t i = first; i < count; i++) {
-      newest = launched.names[i % Launched::kKept].load(std::memory_order_relaxed);
-      names += text("%s%s", names.empty() ? "" : ", ", newest.c_str());
-    }
-  }
-  launched_.settle();
-  if (total == 1) return text("[%s] %s", newest.c_str(), message);
-  return text("[device] %s; queued since the last wait, %llu in all, the newest: %s; ZEROSHARD_SERIAL=1 names the one",
-              message, static_cast<unsigned long long>(total), names.c_str());
 }
 
 void Stream::run_kernel(Task *task) {
@@ -344,19 +243,6 @@ bool Stream::wait_for_others(const Task *task) {
     std::shared_ptr<Failure> failure = peers_[s]->failure_of(wanted);
     if (failure && !poisoned_ && task->sequence < failure->run_again[index_].load())
       set_poison(std::move(failure), task->sequence);
-  }
-  return true;
-}
-
-// False: stopped first.
-bool Stream::pass_mark(const Task *task, int peer) {
-  if (!group_->wait(peer, task->marks->sequence[peer])) return false;
-  try {
-    void *event = task->marks->mark[peer]->event;
-    if (!event) throw Error{"DEVICE", text("the %s stream has no event to wait for", kStreamNames[peer])};
-    device_->wait(event);
-  } catch (const Error &error) {
-    if (!poisoned_) fail(task, error.code.c_str(), error.message.c_str());
   }
   return true;
 }

@@ -1,7 +1,8 @@
 /* The optimizers: one pass over flat buffers of equal count. All of them:
  *   g = grad * grad_scale * min(1, max_norm / (norm * |grad_scale| + 1e-6)) (no clipping where norm is absent or max_norm 0)
  *   param and states f32; out (optional) gets param in bf16 or f16; grad f32, bf16 or f16, set to 0 where zero_grad.
- *   A norm that is not finite leaves everything but the zeroing undone. Elementwise: any cut gives the same bits.
+ *   A norm that is not finite leaves everything undone, the zeroing too: who then asks which gradient it was still finds it.
+ *   Elementwise: any cut gives the same bits.
  *   "decayed" is param * (1 - lr * weight_decay); where it is not named, g += weight_decay * param comes first.
  * adamw: m += (1-beta1)(g - m); v = beta2 v + (1-beta2) g^2; param = decayed - lr * (m/bias1) / (sqrt(v/bias2) + eps);
  *   adam_w 0: L2 instead of decay.

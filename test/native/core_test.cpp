@@ -305,6 +305,14 @@ void blocks_never_overlap_and_waste_little() {
     allocator.free(allocator.allocate(size_t{1} << 20));
     CHECK(reserved == before);  // a small request is cut from what is cached
     allocator.trim();
+    for (size_t mib = 16; mib < 40; mib++) {  // just above a whole number of huge pages
+      before = reserved;
+      const size_t bytes = (mib << 20) + 4096;
+      zs::Block *block = allocator.allocate(bytes);
+      CHECK(reserved - before <= bytes + bytes / 16);
+      allocator.free(block);
+      allocator.trim();
+    }
     CHECK(allocator.num_live() == 0 && reserved <= (size_t{16} << 20) * 2);
   }
   CHECK(reserved == 0);

@@ -1,158 +1,10 @@
 // The core on a device, which is faked: no host access to its memory, streams that run late, waits by events alone,
-// reuse of memory, errors that come late, host memory beside it, collectives through it.
-#include "../../native/core/runtime.h"
-#include "../../native/io/swap_file.h"
-#include "fake_device.h"
-#include "processes.h"
+// reuse of memory, host memory beside it.
+#include "device_parts.h"
 
 namespace {
 
-using zs::fake::device;
-
-template <class Body>
-zs::Error error_of(Body body) {
-  try {
-    body();
-  } catch (const zs::Error &error) {
-    return error;
-  }
-  return {};
-}
-
-bool contains(const std::string &text, const char *part) { return text.find(part) != std::string::npos; }
-
-uint64_t mix(uint64_t y, uint64_t a, uint64_t b) { return 3 * a + 5 * b + 7 * y; }
-
-void mix_all(uint64_t *y, const uint64_t *a, const uint64_t *b, int64_t count) {
-  for (int64_t i = 0; i < count; i++) y[i] = mix(y[i], a[i], b ? b[i] : 0);
-}
-
-uint64_t *values(const zs_tensor &t) {
-  return t.data ? reinterpret_cast<uint64_t *>(zs::fake::real(t.data, static_cast<size_t>(t.count) * 8)) : nullptr;
-}
-
-zs::fake::FakeStream *stream_of(zs_call *call) {
-  CHECK(zs::fake::attached && call->context == call->stream);  // the stream's own context
-  return static_cast<zs::fake::FakeStream *>(call->stream);
-}
-
-int32_t device_mix(zs_call *call) {
-  zs_tensor y = call->tensors[0], a = call->tensors[1], b = call->tensors[2];
-  double delay = call->scalars[0];
-  zs::fake::queue(stream_of(call), [=] {
-    if (delay > 0) usleep(static_cast<useconds_t>(delay));
-    mix_all(values(y), values(a), values(b), y.count);
-  });
-  return ZS_OK;
-}
-
-int32_t host_mix(zs_call *call) {
-  const zs_tensor *t = call->tensors;
-  CHECK(!call->stream);
-  mix_all(static_cast<uint64_t *>(t[0].data), static_cast<const uint64_t *>(t[1].data),
-          static_cast<const uint64_t *>(t[2].data), t[0].count);
-  return ZS_OK;
-}
-
-int32_t device_fill(zs_call *call) {
-  zs_tensor y = call->tensors[0];
-  uint64_t value = static_cast<uint64_t>(call->scalars[0]);
-  zs::fake::queue(stream_of(call), [=] { std::fill_n(values(y), y.count, value); });
-  return ZS_OK;
-}
-
-int32_t host_fill(zs_call *call) {
-  std::fill_n(static_cast<uint64_t *>(call->tensors[0].data), call->tensors[0].count,
-              static_cast<uint64_t>(call->scalars[0]));
-  return ZS_OK;
-}
-
-// affine: goes wrong on the device; cast: cannot be launched; gather: names itself.
-int32_t failing_later(zs_call *call) {
-  zs::fake::fail_later(stream_of(call), ZS_DEVICE_ERROR, "an illegal memory access was encountered");
-  return ZS_OK;
-}
-
-int32_t failing_launch(zs_call *call) {
-  snprintf(call->error, sizeof call->error, "invalid configuration argument");
-  return ZS_DEVICE_ERROR;
-}
-
-int32_t reporting(zs_call *call) {
-  zs::fake::fail_later(stream_of(call), ZS_BAD_ARGUMENT, "[gather] id 7 is outside [0, 5)");
-  return ZS_OK;
-}
-
-zs_kernel device_kernels[ZS_OP_COUNT], host_kernels[ZS_OP_COUNT];
-
-zs_backend host_backend() {
-  zs_backend host = {};
-  host.name = "cpu";
-  host.host_memory = 1;
-  host.kernels = host_kernels;
-  return host;
-}
-
-const zs_backend host = host_backend();
-
-zs_backend fake() {
-  device_kernels[ZS_OP_binary] = device_mix;
-  device_kernels[ZS_OP_fill] = device_fill;
-  device_kernels[ZS_OP_affine] = failing_later;
-  device_kernels[ZS_OP_cast] = failing_launch;
-  device_kernels[ZS_OP_gather] = reporting;
-  host_kernels[ZS_OP_binary] = host_mix;
-  host_kernels[ZS_OP_fill] = host_fill;
-  return zs::fake::table(device_kernels);
-}
-
-constexpr int kDevice = 3, kOnHost = zs::kHost;
-
-int64_t allocate(zs::Runtime &runtime, int64_t count, int category = kDevice, bool zero = true) {
-  double packet[] = {ZS_I64, static_cast<double>(category), zero ? 1.0 : 0.0, 1, static_cast<double>(count)};
-  return runtime.alloc(packet);
-}
-
-int64_t view(zs::Runtime &runtime, int64_t handle, int64_t offset, int64_t count) {
-  double packet[] = {static_cast<double>(handle), static_cast<double>(offset), ZS_I64, 1, static_cast<double>(count)};
-  return runtime.view(packet);
-}
-
-void release(zs::Runtime &runtime, int64_t handle) {
-  double packet[] = {static_cast<double>(handle)};
-  runtime.free(packet);
-}
-
-void run(zs::Runtime &runtime, zs_op op, int stream, std::initializer_list<int64_t> handles, double scalar = 0) {
-  double packet[40] = {static_cast<double>(op), static_cast<double>(stream)};
-  int at = 2;
-  for (int64_t handle : handles) packet[at++] = static_cast<double>(handle);
-  packet[at] = scalar;
-  runtime.run(packet);
-}
-
-void collective(zs::Runtime &runtime, zs::Collective kind, int stream, int64_t output, int64_t input, double detail) {
-  double packet[] = {static_cast<double>(kind), 0, static_cast<double>(stream), static_cast<double>(output),
-                     static_cast<double>(input), detail, 0, 0};
-  runtime.collective(packet);
-}
-
-using Values = std::vector<uint64_t>;
-
-Values read(zs::Runtime &runtime, int64_t handle, int64_t count, int stream = 0) {
-  Values got(static_cast<size_t>(count));
-  runtime.read_now(static_cast<double>(handle), got.data(), got.size() * 8, stream);
-  return got;
-}
-
-void write(zs::Runtime &runtime, int64_t handle, const Values &given, int stream) {
-  runtime.write(static_cast<double>(handle), given.data(), given.size() * 8, stream);
-}
-
-void nothing_is_left() {
-  CHECK(device.live_events.load() == 0);
-  CHECK(device.regions.empty() && device.streams.empty() && device.taken == 0);
-}
+using namespace zs::device_test;
 
 void the_host_cannot_touch_the_device() {
   {
@@ -224,12 +76,14 @@ void random_work_on_late_streams_equals_serial_work() {
   for (uint32_t seed = 1; seed <= 6; seed++) CHECK(random_work(seed, false, 1500));
   for (uint32_t seed = 1; seed <= 2; seed++) CHECK(random_work(seed, true, 600));
   nothing_is_left();
+#if !defined(__SANITIZE_THREAD__)  // which would find these races, as it should
   device.ignore_waits = true;  // the test can fail
   int wrong = 0;
   for (uint32_t seed = 1; seed <= 6; seed++) wrong += !random_work(seed, false, 1500);
   device.ignore_waits = false;
-  device.max_delay_microseconds = 0;
   CHECK(wrong >= 5);
+#endif
+  device.max_delay_microseconds = 0;
   nothing_is_left();
 }
 
@@ -314,150 +168,15 @@ void the_limit_is_about_the_device() {
   release(runtime, c);
 }
 
-void a_late_error_names_the_suspects_and_serially_the_operation() {
-  {
-    zs::Runtime runtime(fake(), &host);
-    int64_t x = allocate(runtime, 4), y = allocate(runtime, 4);
-    run(runtime, ZS_OP_fill, 0, {x}, 1);
-    run(runtime, ZS_OP_fill, 1, {y}, 2);
-    runtime.synchronize_now(-1);
-    run(runtime, ZS_OP_fill, 0, {x}, 3);
-    run(runtime, ZS_OP_affine, 0, {x, x});
-    run(runtime, ZS_OP_binary, 0, {y, x, 0});
-    zs::Error error = error_of([&] { read(runtime, y, 4); });
-    CHECK(error.code == "DEVICE" && contains(error.message, "illegal memory access"));
-    CHECK(contains(error.message, "fill, affine, binary") && contains(error.message, "ZEROSHARD_SERIAL=1"));
-    CHECK(read(runtime, y, 4)[0] == mix(2, 3, 0));  // told once, and the streams run again
-    run(runtime, ZS_OP_affine, 1, {y, y});
-    error = error_of([&] { runtime.synchronize_now(1); });
-    CHECK(error.message == "[affine] an illegal memory access was encountered");  // nothing else it could be
-    runtime.synchronize_now(-1);
-    run(runtime, ZS_OP_fill, 2, {x}, 3);
-    run(runtime, ZS_OP_gather, 2, {x, x, x});
-    run(runtime, ZS_OP_fill, 2, {x}, 4);
-    error = error_of([&] { read(runtime, x, 4, 2); });
-    CHECK(error.code == "ARGUMENT" && error.message == "[gather] id 7 is outside [0, 5)");
-    runtime.synchronize_now(-1);
-  }
-  zs::Runtime runtime(fake(), &host);
-  runtime.configure(1, true, 0);
-  int64_t x = allocate(runtime, 4), y = allocate(runtime, 4);
-  run(runtime, ZS_OP_fill, 0, {x}, 3);
-  run(runtime, ZS_OP_affine, 1, {x, x});
-  run(runtime, ZS_OP_binary, 2, {y, x, 0});
-  zs::Error error = error_of([&] { read(runtime, y, 4); });
-  CHECK(error.message == "[affine] an illegal memory access was encountered");
-  CHECK(read(runtime, y, 4)[0] == 0);  // what came after was not run
-}
-
-void a_launch_that_fails_is_known_at_once_and_skips_what_depends_on_it() {
-  zs::Runtime runtime(fake(), &host);
-  int64_t x = allocate(runtime, 4), y = allocate(runtime, 4), z = allocate(runtime, 4);
-  runtime.synchronize_now(-1);
-  run(runtime, ZS_OP_cast, 0, {x, y});
-  run(runtime, ZS_OP_fill, 0, {z}, 9);
-  run(runtime, ZS_OP_binary, 1, {y, x, 0});
-  run(runtime, ZS_OP_fill, 2, {y}, 4);
-  zs::Error error = error_of([&] { read(runtime, y, 4, 2); });
-  CHECK(error.code == "DEVICE" && error.message == "[cast] invalid configuration argument");
-  runtime.synchronize_now(-1);
-  CHECK(read(runtime, y, 4)[0] == 0 && read(runtime, z, 4)[0] == 0);
-  CHECK(error_of([&] { run(runtime, ZS_OP_matmul, 0, {x}); }).code == "UNSUPPORTED");
-  device.launch_error = "the device was lost";
-  zs::Error lost = error_of([&] { read(runtime, z, 4); });
-  CHECK(lost.code == "DEVICE" && lost.message == "[read] the device was lost");
-  CHECK(read(runtime, z, 4)[0] == 0);
-}
-
-void a_runtime_ends_with_work_still_queued() {
-  device.max_delay_microseconds = 100;
-  {
-    zs::Runtime runtime(fake(), &host);
-    int64_t y = allocate(runtime, 64), x = allocate(runtime, 64, kOnHost);
-    for (int i = 0; i < 2000; i++) run(runtime, ZS_OP_binary, i % 4, {i % 7 ? y : x, i % 5 ? y : x, 0});
-  }
-  device.max_delay_microseconds = 0;
-  nothing_is_left();
-}
-
-void a_swap_file_takes_both_memories() {
-  zs::Runtime runtime(fake(), &host);
-  char folder[] = "/tmp/zeroshard-device-XXXXXX";
-  CHECK(mkdtemp(folder));
-  int file = runtime.open_swap(std::string(folder) + "/swap", 16384, {});
-  int64_t x = allocate(runtime, 512), h = allocate(runtime, 512, kOnHost);
-  run(runtime, ZS_OP_fill, 0, {x}, 11);
-  run(runtime, ZS_OP_fill, 1, {h}, 12);
-  auto transfer = [&](bool to_file, int64_t first, int64_t second) {
-    double packet[] = {to_file ? 1.0 : 0.0, static_cast<double>(file), 2, 0, static_cast<double>(first), 8192,
-                       static_cast<double>(second)};
-    runtime.transfer(packet);
-  };
-  transfer(true, x, h);
-  run(runtime, ZS_OP_fill, 0, {x}, 0);
-  run(runtime, ZS_OP_fill, 0, {h}, 0);
-  transfer(false, h, x);
-  CHECK(read(runtime, h, 512)[511] == 11 && read(runtime, x, 512)[0] == 12);
-  runtime.close_swap(file);
-  rmdir(folder);
-}
-
-// Each rank's device is its own; the transport is the host's.
-void collectives_pass_through_host_memory(zs::test::Rank &rank) {
-  constexpr int64_t kCount = 6;
-  device.max_delay_microseconds = 100;
-  zs::Runtime runtime(fake(), &host);
-  std::string facts = runtime.comm_create(rank.rank, rank.ranks, "device-" + std::to_string(getppid()), 20);
-  snprintf(rank.board.facts[rank.rank], sizeof rank.board.facts[rank.rank], "%s", facts.c_str());
-  rank.board.has_facts[rank.rank].store(1);
-  runtime.communicator().connect(rank.all_facts());
-  using zs::Collective;
-  int64_t all = kCount * rank.ranks;
-  uint64_t me = static_cast<uint64_t>(rank.rank), n = static_cast<uint64_t>(rank.ranks);
-  for (int round = 0; round < 12; round++) {
-    int first = round % 2 ? kOnHost : kDevice, second = round % 3 ? kDevice : kOnHost;
-    int64_t part = allocate(runtime, kCount, first), whole = allocate(runtime, all, second);
-    int64_t other = allocate(runtime, all, first);
-    run(runtime, ZS_OP_fill, 0, {part}, static_cast<double>(me + 1));
-    collective(runtime, Collective::all_gather, 1, whole, part, kCount);
-    Values gathered = read(runtime, whole, all);
-    for (int64_t i = 0; i < all; i++) CHECK(gathered[static_cast<size_t>(i)] == static_cast<uint64_t>(i / kCount) + 1);
-    collective(runtime, Collective::all_to_all, 1, other, whole, kCount);
-    for (uint64_t value : read(runtime, other, all)) CHECK(value == me + 1);
-    collective(runtime, Collective::all_reduce, 1, other, 0, 0);
-    for (uint64_t value : read(runtime, other, all, 2)) CHECK(value == n * (n + 1) / 2);
-    collective(runtime, Collective::reduce_scatter, 1, part, whole, kCount);
-    for (uint64_t value : read(runtime, part, kCount)) CHECK(value == n * (me + 1));
-    int64_t slot = view(runtime, whole, kCount * rank.rank, kCount);  // its own place in the output
-    run(runtime, ZS_OP_fill, 0, {slot}, static_cast<double>(100 + me));
-    collective(runtime, Collective::all_gather, 1, whole, slot, kCount);
-    CHECK(read(runtime, whole, all)[static_cast<size_t>(all - 1)] == 100 + n - 1);
-    collective(runtime, Collective::broadcast, 1, part, 0, 1);
-    CHECK(read(runtime, part, kCount)[0] == n * 2);
-    if (me == 0) collective(runtime, Collective::send, 1, 0, part, 1);
-    if (me == 1) collective(runtime, Collective::recv, 2, part, 0, 0);
-    collective(runtime, Collective::barrier, 1, 0, 0, 0);
-    CHECK(read(runtime, part, kCount, 2)[kCount - 1] == n * 2);
-    for (int64_t handle : {part, whole, other, slot}) release(runtime, handle);
-  }
-  runtime.comm_destroy();
-}
-
 }  // namespace
 
 int main() {
-  zs::test::run_ranks(2, collectives_pass_through_host_memory);
-  zs::test::run_ranks(3, collectives_pass_through_host_memory);
   the_host_cannot_touch_the_device();
   random_work_on_late_streams_equals_serial_work();
   a_stream_waits_for_no_more_than_was_queued_before();
   memory_that_is_used_again_inherits_its_hazards();
   a_full_device_gives_back_what_no_kernel_uses();
   the_limit_is_about_the_device();
-  a_late_error_names_the_suspects_and_serially_the_operation();
-  a_launch_that_fails_is_known_at_once_and_skips_what_depends_on_it();
-  a_runtime_ends_with_work_still_queued();
-  a_swap_file_takes_both_memories();
   nothing_is_left();
   puts("device_test: ok");
   return 0;

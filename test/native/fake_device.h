@@ -168,11 +168,11 @@ inline void fail_later(FakeStream *stream, int32_t status, const std::string &me
 
 inline int32_t stream_create(int32_t, zs_stream *stream, char *) {
   FakeStream *made = new FakeStream;
-  made->random.seed(device.seed++);
   made->owner = std::this_thread::get_id();
+  std::lock_guard guard(device.lock);
+  made->random.seed(device.seed++);
   made->thread = std::thread([made] { work(made); });
   *stream = {made, made};
-  std::lock_guard guard(device.lock);
   device.streams.push_back(made);
   return ZS_OK;
 }

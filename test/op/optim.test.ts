@@ -167,7 +167,7 @@ for (const kind of kinds) {
       await t.test(`${dtype} gradients`, (t) => against(t, kind, parameters, { gradient: dtype }, true))
   })
 
-  t.test(`${kind.name}: an update with a norm that is not finite only zeroes the gradient`, async (t) => {
+  t.test(`${kind.name}: an update with a norm that is not finite does nothing`, async (t) => {
     const before = alive()
     const optimizer = makeOptimizer(kind)
     const part = new Part(optimizer, parameters, (i) => Math.sin(i), { out: 'bf16' })
@@ -181,9 +181,10 @@ for (const kind of kinds) {
     for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
       step(2, tensor(Float32Array.of(bad)), bad)
       t.strictSame(await part.bits(), bits, `${bad}: nothing changed`)
+      const left = await values(part.grad)
       t.ok(
-        (await values(part.grad)).every((g) => g === 0),
-        'the gradient is zero',
+        left.every((g, i) => (i === 3 ? Object.is(g, bad) : g !== 0)),
+        'the gradient is still there',
       )
     }
     step(2, tensor(Float32Array.of(1)))

@@ -23,7 +23,8 @@ t.test("every rank has torchrun's environment; lines of all but rank 0 begin wit
      console.error('first\\nsecond')
      if (RANK !== '0') process.stdout.write('no end of line')`,
   )
-  const { status, stdout, stderr } = await space.start(['launch', '--nproc', '3', script, '--lr', '3', '-x']).done
+  const words = ['--lr', '3', '-x', 'two words', '"quoted" \'both\'', '$HOME *', 'back\\slash', '', 'ümlaut\n']
+  const { status, stdout, stderr } = await space.start(['launch', '--nproc', '3', script, ...words]).done
   t.equal(status, 0, stderr)
   const lines = stdout.split('\n')
   const ranks = lines.flatMap((line) => {
@@ -34,7 +35,8 @@ t.test("every rank has torchrun's environment; lines of all but rank 0 begin wit
   for (const rank of ranks) {
     t.equal(rank.RANK, rank.prefix)
     t.equal(rank.LOCAL_RANK, rank.RANK)
-    t.match(rank, { WORLD_SIZE: '3', LOCAL_WORLD_SIZE: '3', MASTER_ADDR: '127.0.0.1', args: ['--lr', '3', '-x'] })
+    t.match(rank, { WORLD_SIZE: '3', LOCAL_WORLD_SIZE: '3', MASTER_ADDR: '127.0.0.1' })
+    t.strictSame(rank.args, words, 'arguments are as they were given')
     t.equal(rank.MASTER_PORT, ranks[0].MASTER_PORT, 'one port')
     t.equal(rank.ZEROSHARD_SECRET, ranks[0].ZEROSHARD_SECRET, 'one secret')
     t.ok(rank.ZEROSHARD_SECRET.length >= 32)

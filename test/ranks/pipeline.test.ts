@@ -91,7 +91,24 @@ t.test('fewer micro-batches than stages work; checkpoints go from one cut to ano
   const cut = { train_micro_batch_size_per_gpu: 8, mesh: { pipeline: 4 } }
   const half = whole(t, await space.train(config(cut), { ranks: 4, output, args: ['--steps', '4'] }))
   closeCurves(t, losses(half), losses(one).slice(0, 4), '2 micro-batches on 4 stages')
+  const timed = { ...cut, pipeline: { partition: 'time' } }
+  const other = whole(t, await space.train(config(timed), { ranks: 4, args: ['--steps', '4'] }))
+  closeCurves(t, losses(other), losses(one).slice(0, 4), 'cut by time')
+  // 1f1b, a backward takes as long as two forwards: (4 - 1) / (2 + 4 - 1) of the time.
+  const told = space.start(['train', space.write('told.json', config(cut)), '--nproc', '4', '--steps', '1'])
+  t.match((await told.done).stderr, 'note: pipeline: 2 micro-batches on 4 stages leave 60 % of the time idle (1f1b)')
   const zero = { zero_optimization: { stage: 3, stage3_param_persistence_threshold: 0 } }
   const rest = whole(t, await space.train(config(zero), { ranks: 2, output, args: ['--resume', 'auto'] }))
   closeCurves(t, losses(rest), losses(one).slice(4), 'resumed at stage 3 on 2 ranks')
+})
+
+t.test('16 ranks (4 stages, 2 tensor, 2 data) have the curve of one process, in less than a minute', async (t) => {
+  const space = new Workspace(t)
+  const config = { ...base, model: model({ n_layer: 4 }), train_micro_batch_size_per_gpu: 2 }
+  const one = whole(t, await space.train(space.config(config)))
+  const mesh = { pipeline: 4, tensor: 2 }
+  const started = Date.now()
+  const run = whole(t, await space.train(space.config({ ...config, mesh }), { ranks: 16 }))
+  t.ok(Date.now() - started < 60_000, `${Date.now() - started} ms`)
+  closeCurves(t, losses(run), losses(one), '16 ranks')
 })

@@ -29,6 +29,24 @@ t.test('a resumed run repeats the uninterrupted one, bit for bit on the same ran
   }
 })
 
+t.test('a run that was resumed further back goes on from where it is, with its own seed', async (t) => {
+  const space = new Workspace(t)
+  const model = { model_type: 'gpt2', n_layer: 2, n_head: 2, n_embd: 32, n_positions: 16, vocab_size: 256 }
+  const config = space.config({ model: { config: model }, train: { steps: 8, save_interval: 2, seed: 3 } })
+  const output = space.path('out')
+  const run = (...args: string[]) => space.train(config, { output, args })
+  const whole = await run()
+  t.equal(whole.status, 0, whole.stderr)
+  t.equal((await run('--resume', `${output}/checkpoints/step-00000002`, '--steps', '4')).status, 0)
+  const again = await run('--resume', 'auto', '--steps', '8', '--seed', '9')
+  t.strictSame(
+    again.steps.map(({ step }) => step),
+    [5, 6, 7, 8],
+    'not from step 8 of the run that was left',
+  )
+  t.strictSame(losses(again), losses(whole).slice(4), 'the order of data and the masks of dropout are those of seed 3')
+})
+
 t.test('a killed rank ends the others within seconds, and the launcher says which', async (t) => {
   const space = new Workspace(t)
   const file = space.write('long.json', space.config({ train: { steps: 1_000_000, seed: 1 } }))

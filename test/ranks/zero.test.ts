@@ -98,3 +98,27 @@ t.test('parameters used twice, never, frozen, empty; branches and orders that di
     }
   }
 })
+
+t.test('recomputed blocks stay within stage3_max_live_parameters, with the same bits', async (t) => {
+  const space = new Workspace(t)
+  const model = { model_type: 'gpt2', n_layer: 8, n_head: 2, n_embd: 32, n_positions: 16, vocab_size: 256 }
+  const train = async (more: object) => {
+    const config = space.config({
+      model: { config: model },
+      train: { steps: 3, seed: 3 },
+      activation_checkpointing: { number_checkpoints: 1 },
+      zero_optimization: {
+        stage: 3,
+        stage3_param_persistence_threshold: 0,
+        stage3_prefetch_bucket_size: 0,
+        ...more,
+      },
+    })
+    return whole(t, await space.train(config, { ranks: 2 }))
+  }
+  const [free, limited] = [await train({}), await train({ stage3_max_live_parameters: 30_000 })]
+  t.strictSame(losses(limited), losses(free))
+  const [most, least] = [free, limited].map(({ steps }) => steps[2]?.memoryPeak.parameters as number)
+  // Elements: 8 blocks of 12,704; of them half lies here, and one or all are whole.
+  t.ok((most as number) - (least as number) > 5 * 12_704 * 4, `${least} of ${most}`)
+})

@@ -1,5 +1,6 @@
-# Writes schedules.json: rates (and first betas) by DeepSpeed's schedules. OneCycle and LRRangeTest are asked before
-# update i, the warm-ups for iteration i, as their formulas count.
+# Writes schedules.json: the rate (and first beta) of each update by DeepSpeed's schedules, in its engine's order: the
+# schedule's constructor, then for each update the optimizer's step and after it the schedule's. So a warm-up's update i
+# has the rate of iteration i - 1, and the first one that of the constructor.
 #   python3 -m venv venv && venv/bin/pip install torch==2.13.0 deepspeed==0.19.6 && venv/bin/python test/reference/schedules.py
 import json
 import pathlib
@@ -15,11 +16,10 @@ def run(kind, params, count=30):
     schedule = getattr(lr_schedules, kind)(optimizer, **params)
     group = optimizer.param_groups[0]
     rates, momenta = [], []
-    for i in range(count):
-        if i > 0 or kind.startswith('Warmup'):
-            schedule.step()
+    for _ in range(count):
         rates.append(group['lr'])
         momenta.append(group['betas'][0])
+        schedule.step()
     # Before its first step OneCycle sets the lower momentum.
     momentum = momenta[1:] if kind == 'OneCycle' and params.get('cycle_momentum', True) else None
     return {'type': kind, 'params': params, 'rates': rates, **({'momentum': momentum} if momentum else {})}

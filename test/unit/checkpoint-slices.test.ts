@@ -3,7 +3,6 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import fc from 'fast-check'
 import t from 'tap'
 import type { Manifest, SliceEntry } from '../../lib/checkpoint/manifest.js'
 import { type TensorPlan, writeSafetensors } from '../../lib/checkpoint/safetensors.js'
@@ -11,6 +10,7 @@ import { SliceReader } from '../../lib/checkpoint/slices.js'
 import { constant, Parameter } from '../../lib/nn/parameter.js'
 import { memory } from '../../lib/tensor/memory.js'
 import { type DType, empty, runOp, type Tensor } from '../../lib/tensor/tensor.js'
+import { fc } from '../helpers/properties.js'
 
 type Range = [number, number]
 

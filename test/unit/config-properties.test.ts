@@ -2,7 +2,6 @@
 // ZeroshardError CONFIG comes of any JSON.
 
 import { isDeepStrictEqual } from 'node:util'
-import fc from 'fast-check'
 import t from 'tap'
 import { nearest, ZeroshardError } from '../../lib/binding/errors.js'
 import { resolveBatch } from '../../lib/config/batch.js'
@@ -10,6 +9,7 @@ import { chooseBatch } from '../../lib/config/elastic.js'
 import { type Config, parseConfigText, readConfigSource, resolveConfig, schema } from '../../lib/config/index.js'
 import { setPath } from '../../lib/config/parse.js'
 import { isSection, type Leaf, rulesOf } from '../../lib/config/schema.js'
+import { fc } from '../helpers/properties.js'
 
 const options = { source: 'c.json', directory: '/work', worldSize: 4 }
 const small = fc.integer({ min: 1, max: 64 })

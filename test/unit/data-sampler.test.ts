@@ -1,6 +1,5 @@
 // The order of the data: each epoch a permutation, the same for every cut into ranks, resumable.
 
-import fc from 'fast-check'
 import t from 'tap'
 import {
   DataLoader,
@@ -11,6 +10,7 @@ import {
   ValidationSampler,
 } from '../../lib/data/index.js'
 import { permute } from '../../lib/data/permutation.js'
+import { fc } from '../helpers/properties.js'
 
 /** Token i is i, so that a batch shows where it came from. */
 function countingTokens(numTokens: number): TokenView {

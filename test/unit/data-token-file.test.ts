@@ -4,9 +4,9 @@ import { createHash } from 'node:crypto'
 import { mkdtempSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import fc from 'fast-check'
 import t from 'tap'
 import { TokenFile, TokenFileWriter } from '../../lib/data/index.js'
+import { fc } from '../helpers/properties.js'
 
 function write(ids: number[], vocabSize = 256): string {
   const path = join(mkdtempSync(join(tmpdir(), 'zs-tokens-')), 'a.tokens')

@@ -3,9 +3,9 @@
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import fc from 'fast-check'
 import t from 'tap'
 import { loadTokenizer, type Tokenizer } from '../../lib/data/index.js'
+import { fc } from '../helpers/properties.js'
 
 const sample = "Call me Ishmael. Some years ago—never mind how long precisely… I'll go! 🐋 鯨 1851\n\n x"
 

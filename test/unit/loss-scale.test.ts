@@ -1,8 +1,8 @@
 // The loss scale: every branch of DeepSpeed's rule, then any run against a model of it.
 
-import fc from 'fast-check'
 import t from 'tap'
 import { type LossScaleOptions, LossScaler } from '../../lib/optim/loss-scale.js'
+import { fc } from '../helpers/properties.js'
 
 /** Scales before each step of a text: '.' went well, 'x' overflowed. */
 function scales(scaler: LossScaler, steps: string): number[] {
@@ -48,6 +48,7 @@ t.test('it never goes below its minimum, and an overflow there is an error that 
   const scaler = new LossScaler({ initial_scale_power: 2, min_loss_scale: 1.5, hysteresis: 1 })
   t.strictSame(scales(scaler, 'xx'), [2, 1.5])
   t.throws(() => scaler.step(true), { code: 'NOT_FINITE', message: /step 3 .* minimum, 1.5; lower the learning rate/ })
+  t.throws(() => scaler.step(true, 'up.weight'), { message: /^gradients \(of up.weight first\) overflowed/ })
   const patient = new LossScaler({ initial_scale_power: 0, hysteresis: 2 })
   t.strictSame(scales(patient, 'x'), [1], 'forgiven')
   t.throws(() => patient.step(true), { code: 'NOT_FINITE' })

@@ -73,6 +73,24 @@ t.test("CSV: DeepSpeed's file for each metric, continued by a resumed run", asyn
   t.equal(text('Train_Samples_lr.csv'), 'step,lr\n8,0.001\n')
 })
 
+t.test('JSON lines: the events of a step in one object, continued by a resumed run', async (t) => {
+  const folder = folderOf(t)
+  const config = { jsonl_monitor: { enabled: true, output_path: 'json', job_name: 'my job' } }
+  write(config, folder, [[loss(2.5, 8), lr(0.001, 8)], [loss(Number.NaN, 16)]])
+  write(config, folder, [[loss(Number.NEGATIVE_INFINITY, 24), loss(2, 32)]])
+  t.strictSame(readdirSync(join(folder, 'json')), ['my_job.jsonl'])
+  const lines = readFileSync(join(folder, 'json/my_job.jsonl'), 'utf8').trimEnd().split('\n')
+  t.strictSame(
+    lines.map((line) => JSON.parse(line) as unknown),
+    [
+      { step: 8, 'Train/Samples/train_loss': 2.5, 'Train/Samples/lr': 0.001 },
+      { step: 16, 'Train/Samples/train_loss': 'NaN' },
+      { step: 24, 'Train/Samples/train_loss': '-Infinity' },
+      { step: 32, 'Train/Samples/train_loss': 2 },
+    ],
+  )
+})
+
 t.test('Prometheus: the newest value of each metric', async (t) => {
   const folder = folderOf(t)
   const config = { prometheus: { enabled: true, output_path: folder, job_name: 'a "job"' } }

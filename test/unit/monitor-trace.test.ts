@@ -3,7 +3,6 @@
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import {
   busyIntervals,
@@ -15,6 +14,7 @@ import {
   overlapShare,
 } from '../../lib/monitor/trace.js'
 import { mergeTraces, TraceFile } from '../../lib/monitor/trace-file.js'
+import { fc } from '../helpers/properties.js'
 import { recordsOf, type TaskRow } from '../helpers/trace.js'
 
 const grid = 60

@@ -1,6 +1,5 @@
 // Parameter groups, how a range is cut among ranks, and the optimizer section of a configuration.
 
-import fc from 'fast-check'
 import t from 'tap'
 import { resolveConfig } from '../../lib/config/index.js'
 import { crossingsOf, cutOf, cutRange, holdingsOf } from '../../lib/optim/cut.js'
@@ -8,6 +7,7 @@ import { assignGroups, type Groupable } from '../../lib/optim/groups.js'
 import { isHiddenMatrix } from '../../lib/optim/muon.js'
 import { makeOptimizer, type OptimizerPart } from '../../lib/optim/optimizer.js'
 import { makeSchedule } from '../../lib/optim/schedules.js'
+import { fc } from '../helpers/properties.js'
 
 const parameter = (name: string, shape: number[], trainable = true): Groupable => ({ name, shape, trainable })
 const model = [

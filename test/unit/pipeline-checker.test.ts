@@ -1,6 +1,5 @@
 // The checker of pipeline lists: what it says of lists that are wrong, and that it agrees with running them.
 
-import fc from 'fast-check'
 import t from 'tap'
 import {
   buildPipeline,
@@ -17,6 +16,7 @@ import {
   zeroBubbleH1,
   zeroBubbleV,
 } from '../../lib/parallel/pipeline/index.js'
+import { fc } from '../helpers/properties.js'
 
 /** A pipeline with the list of one stage changed. */
 function change(pipeline: Pipeline, stage: number, edit: (list: Instruction[]) => void): Pipeline {

@@ -1,6 +1,5 @@
 // The pipeline schedules: each proven for 1 to 16 stages and 1 to 64 micro-batches, and as good as its paper says.
 
-import fc from 'fast-check'
 import t from 'tap'
 import {
   buildPipeline,
@@ -17,6 +16,7 @@ import {
   zeroBubbleH1,
   zeroBubbleV,
 } from '../../lib/parallel/pipeline/index.js'
+import { fc } from '../helpers/properties.js'
 
 const training: Schedule[] = [
   gpipe,

@@ -1,6 +1,5 @@
 // The simulator of pipeline lists against examples by hand and against a slow one; its picture and its trace.
 
-import fc from 'fast-check'
 import t from 'tap'
 import {
   buildPipeline,
@@ -20,6 +19,7 @@ import {
   zeroBubbleH1,
   zeroBubbleV,
 } from '../../lib/parallel/pipeline/index.js'
+import { fc } from '../helpers/properties.js'
 
 const schedules = [gpipe, oneF1B, interleaved1F1B(2), zeroBubbleH1, zeroBubbleV, evaluation(), evaluation(zeroBubbleV)]
 const anyPipeline = fc

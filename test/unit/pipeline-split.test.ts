@@ -1,6 +1,5 @@
 // Cutting layers into parts: against every possible cut where there are few, and what is said of impossible ones.
 
-import fc from 'fast-check'
 import t from 'tap'
 import {
   chunkRanges,
@@ -10,6 +9,7 @@ import {
   splitLayers,
   splitUniform,
 } from '../../lib/parallel/pipeline/index.js'
+import { fc } from '../helpers/properties.js'
 
 const gpt: LayerInfo[] = [
   { type: 'Embedding', numParameters: 400, time: 1 },

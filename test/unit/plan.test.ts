@@ -1,17 +1,20 @@
 // Plans for tensor parallelism: what they match, what they refuse, what is deduced for a user's model; how sizes,
 // heads and sequence rows are dealt to ranks.
 
-import fc from 'fast-check'
 import t from 'tap'
 import * as nn from '../../lib/nn/index.js'
 import { Gpt2, Llama } from '../../lib/nn/models/index.js'
 import * as ops from '../../lib/ops/index.js'
+import { ProcessGroup } from '../../lib/parallel/group.js'
+import type { Mesh } from '../../lib/parallel/mesh.js'
+import { parallelize } from '../../lib/parallel/parallelize.js'
 import { type Plan, placePlan, readyPlan } from '../../lib/parallel/plan.js'
 import { ShardBlocks } from '../../lib/parallel/sequence/pieces.js'
 import { deal, partRanges, unevenPart, vocabularyRange } from '../../lib/parallel/tensor/cut.js'
 import { deducePlan } from '../../lib/parallel/tensor/deduce.js'
 import { memory } from '../../lib/tensor/memory.js'
 import type { Tensor } from '../../lib/tensor/tensor.js'
+import { fc } from '../helpers/properties.js'
 
 class Mlp extends nn.Module {
   readonly norm = new nn.LayerNorm(4)
@@ -46,6 +49,22 @@ t.test('a plan that fits nothing, or one place twice, is refused', async (t) => 
     ],
   ]
   for (const [plan, message] of cases) t.throws(() => placePlan(model, plan), { code: 'CONFIG', message })
+})
+
+t.test('a tied matrix that is cut in one place and whole in the other is refused, whichever is planned', async (t) => {
+  const mesh = { group: () => new ProcessGroup(0, [0, 1], 0) } as unknown as Mesh
+  const [wte, head]: Plan = [
+    { match: 'transformer.wte', as: 'vocabulary' },
+    { match: 'lm_head', as: 'vocabulary' },
+  ]
+  const cut = (plan: Plan, more = {}): unknown =>
+    parallelize(new Gpt2({ n_layer: 1, n_head: 2, n_embd: 8, vocab_size: 16, n_positions: 8, ...more }), mesh, plan)
+  const message =
+    /'(lm_head|transformer\.wte)' shares 'transformer\.wte\.weight' with '(lm_head|transformer\.wte)', which is cut/
+  for (const plan of [[wte], [head], [wte, { match: 'lm_head', as: 'replicate' }]])
+    t.throws(() => cut(plan as Plan), { code: 'CONFIG', message })
+  t.doesNotThrow(() => cut([wte, head] as Plan))
+  t.doesNotThrow(() => cut([wte] as Plan, { tie_word_embeddings: false }), 'they are two')
 })
 
 t.test('patterns: one name, any number of names, alternatives, expressions', async (t) => {

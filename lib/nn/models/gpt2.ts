@@ -212,7 +212,12 @@ export class Gpt2 extends LanguageModel {
   body(): Layer[] {
     const { wte, wpe, drop, h } = this.transformer
     return [
-      { type: 'embedding', modules: [wte, wpe, drop], forward: (_, [ids]) => this.transformer.forward(ids as Tensor) },
+      {
+        type: 'embedding',
+        time: 0,
+        modules: [wte, wpe, drop],
+        forward: (_, [ids]) => this.transformer.forward(ids as Tensor),
+      },
       ...this.blocks(h, (block, x) => block.forward(x, this.recompute)),
     ]
   }

@@ -286,7 +286,7 @@ export class Llama extends LanguageModel {
   body(): Layer[] {
     const { embed_tokens, layers } = this.model
     return [
-      { type: 'embedding', modules: [embed_tokens], forward: (_, [ids]) => this.model.forward(ids as Tensor) },
+      { type: 'embedding', time: 0, modules: [embed_tokens], forward: (_, [ids]) => this.model.forward(ids as Tensor) },
       ...this.blocks(layers, (block, x) => block.forward(x, this.model.table, this.recompute)),
     ]
   }

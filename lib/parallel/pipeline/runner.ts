@@ -153,7 +153,7 @@ export class PipelineRunner {
     const activation = this.#activations.get(key(at)) as Activation
     const units = this.#units[at.chunk] as Unit[]
     request.onMicroBatch(at.microBatch)
-    if (!inputOnly) zero.beginBackward(false, units)
+    if (!inputOnly) zero.beginBackward(false, { units })
     const postponed = inputOnly ? activation.postponed : undefined
     if (chunk.last) {
       backwardFrom(activation.output, request.lossFactor, postponed)

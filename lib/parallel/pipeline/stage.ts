@@ -43,10 +43,10 @@ export function cutModel(
   model.namedParameters() // gives names and paths
   const layers = model.layers()
   const used = layers.map(parametersOf)
-  const infos = layers.map(({ type }, index) => ({
-    type,
-    numParameters: [...(used[index] as Set<Parameter>)].reduce((sum, { count }) => sum + count, 0),
-  }))
+  const infos = layers.map(({ type, time }, index) => {
+    const numParameters = [...(used[index] as Set<Parameter>)].reduce((sum, { count }) => sum + count, 0)
+    return { type, numParameters, time: time ?? numParameters }
+  })
   const bounds = splitLayers(infos, placement.stages * numChunks, method)
   const usersOf = (stage: number): Set<Parameter> =>
     new Set(

@@ -6,7 +6,7 @@ import type { Module } from '../../nn/module.js'
 import type { Stage } from './unit.js'
 
 export interface EstimateRequest {
-  /** A model without memory yet, or its number of parameters. */
+  /** A model without memory yet (frozen parameters have no gradients and states), or its number of parameters. */
   model: Module | number
   stage: Stage
   /** Data-parallel ranks. */
@@ -37,13 +37,17 @@ export interface Estimate {
  */
 export function estimateModelStates(request: EstimateRequest): Estimate {
   const { model, stage, numRanks, precision = 'bf16', numStates = 2 } = request
-  const count = typeof model === 'number' ? model : model.parameters().reduce((sum, { count: n }) => sum + n, 0)
+  const parts = typeof model === 'number' ? [{ count: model, trainable: true }] : model.parameters()
+  const [count, trained] = [parts, parts.filter(({ trainable }) => trainable)].map((some) =>
+    some.reduce((sum, { count: n }) => sum + n, 0),
+  ) as [number, number]
   if (!(count > 0) || !(Number.isInteger(numRanks) && numRanks > 0))
     throw new ZeroshardError('ARGUMENT', `[estimate] ${count} parameters on ${numRanks} ranks; both must be positive`)
   const element = precision === 'fp32' ? 4 : 2
   const perState = 4 * (numStates + (precision === 'fp32' ? 0 : 1))
-  const share = (from: Stage): number => count / (stage >= from ? numRanks : 1)
-  const [parameters, gradients, optimizer] = [element * share(3), 4 * share(2), perState * share(1)]
+  const share = (of: number, from: Stage): number => of / (stage >= from ? numRanks : 1)
+  const parameters = element * share(count, 3)
+  const [gradients, optimizer] = [4 * share(trained, 2), perState * share(trained, 1)]
   const host = (request.offloadOptimizer ? optimizer : 0) + (request.offloadParameters ? parameters : 0)
   return {
     parameters: request.offloadParameters ? 0 : parameters,

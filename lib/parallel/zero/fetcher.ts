@@ -1,7 +1,8 @@
 // Stage 3: which units' full parameters exist, and when. A unit is fetched when one of its parameters is used (or its
 // module's forward begins), released when that forward ends, fetched again in backward, and released when the tape
 // needs it no more. What was used in the last pass tells what to fetch ahead; where the order changes, units are
-// fetched when they are used. All ranks see the same order of uses, so they gather in the same order.
+// fetched when they are used. All ranks must see the same order of uses, as they gather in it: modules in which they
+// take different ways are declared as leaves, whose units are fetched together whichever of them is used.
 
 import { inBackward, isRecording } from '../../autograd/tape.js'
 import type { Module } from '../../nn/module.js'
@@ -14,8 +15,9 @@ export interface FetcherOptions {
   group: ProcessGroup
   /** Elements to have under way beyond what is in use; 0: none. One unit is always allowed otherwise. */
   prefetch: number
-  /** Elements that may exist in full for a prefetch to begin. */
+  /** Elements that may exist in full for a prefetch to begin, or for recomputed units to stay until their backward. */
   maxLive: number
+  leaf?: (module: Module) => boolean
   overlap: boolean
 }
 
@@ -33,9 +35,17 @@ export class Fetcher {
     readonly options: FetcherOptions,
   ) {
     const sharded = units.filter((unit) => !unit.parameters)
+    const leaves = new Set<string>()
+    model.visit((module) => {
+      if (options.leaf?.(module)) leaves.add(module.path)
+    })
     for (const unit of sharded) {
+      const { module } = unit.layout
+      const together = leaves.has(module) ? sharded.filter(({ layout }) => layout.module === module) : [unit]
       unit.watch(
-        () => this.use(unit),
+        () => {
+          for (const each of together) this.use(each)
+        },
         () => {
           // Frozen ones: those that are trained end with their gradients.
           if (inBackward() && !unit.layout.trainable) this.#release(unit)
@@ -51,9 +61,11 @@ export class Fetcher {
           for (const unit of own) this.use(unit)
         },
         after: () => {
-          if (inBackward()) return
+          // Computed again: backward comes next and needs it, unless there is no room for so many.
+          const again = inBackward()
+          if (again && sizeOf(this.#used) + sizeOf(this.#ahead) <= options.maxLive) return
           for (const unit of own) this.#release(unit)
-          if (isRoot && !isRecording()) this.releaseAll()
+          if (isRoot && !again && !isRecording()) this.releaseAll()
         },
       }
     })

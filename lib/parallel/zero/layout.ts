@@ -58,6 +58,8 @@ export interface LayoutOptions {
   splitRoot?: boolean
   /** Elements: shards are multiples of it, those of small parameters that stay whole excepted. */
   alignment?: number
+  /** Modules whose parameters are units of their own, together wherever the module is. */
+  leaf?: (module: Module) => boolean
   /** False for parameters that have no memory on this rank. */
   include?: (parameter: Parameter) => boolean
 }
@@ -72,7 +74,7 @@ export interface LayoutOptions {
 export function layoutUnits(model: Module, options: LayoutOptions): UnitLayout[] {
   const { include = () => true } = options
   const named = [...model.namedParameters()].filter(([, parameter]) => include(parameter))
-  const blocks = blockPaths(model)
+  const blocks = blockPaths(model, options.leaf)
   const sections = new Map<string, Parameter[]>()
   if (!options.splitRoot) sections.set('', [])
   for (const [name, parameter] of named) {
@@ -86,13 +88,17 @@ export function layoutUnits(model: Module, options: LayoutOptions): UnitLayout[]
   return units.map((unit, index) => ({ ...unit, index }))
 }
 
-/** Paths of the modules in lists: the outermost ones. */
-function blockPaths(model: Module): string[] {
+/** Paths of the modules in lists, and of leaves: the outermost ones. */
+function blockPaths(model: Module, leaf?: LayoutOptions['leaf']): string[] {
   const found: string[] = []
   model.visit((module) => {
+    const { path } = module
+    if (path && leaf?.(module) && !found.some((block) => path === block || path.startsWith(`${block}.`)))
+      found.push(path)
     for (const [field] of module.children()) {
       const path = module.path ? `${module.path}.${field}` : field
-      if (/\.\d+$/.test(field) && !found.some((block) => path.startsWith(`${block}.`))) found.push(path)
+      if (/\.\d+$/.test(field) && !found.some((block) => path === block || path.startsWith(`${block}.`)))
+        found.push(path)
     }
   })
   return found

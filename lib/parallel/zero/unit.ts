@@ -34,6 +34,8 @@ export interface UnitOptions {
   lifetimes: Lifetimes
   group: ProcessGroup
   dtype: DType
+  /** In which gradients are accumulated. */
+  gradientDtype: DType
   seed: number
   optimizer: Optimizer
   places: UnitPlaces
@@ -72,7 +74,7 @@ export class Unit {
     readonly layout: UnitLayout,
     readonly options: UnitOptions,
   ) {
-    const { dtype, group } = options
+    const { dtype, gradientDtype, group } = options
     this.keeps = layout.persistent ? { ...options.lifetimes, parameters: 'full' } : options.lifetimes
     const { keeps } = this
     const sharded = keeps.optimizer === 'shard'
@@ -88,8 +90,10 @@ export class Unit {
     const keep = (): Flat => this.#place(places.optimizer, files.optimizer, 'optimizer', 'f32')
     this.master = dtype === 'f32' || !layout.trainable ? this.ownParameters : keep()
     if (layout.trainable) {
-      this.gradients = keeps.gradients === 'full' ? this.#make(layout.size, 'gradients') : undefined
-      this.ownGradients = this.gradients ? this.#view(this.gradients, this.start, own) : this.#make(own, 'gradients')
+      this.gradients = keeps.gradients === 'full' ? this.#make(layout.size, 'gradients', gradientDtype) : undefined
+      this.ownGradients = this.gradients
+        ? this.#view(this.gradients, this.start, own)
+        : this.#make(own, 'gradients', gradientDtype)
       this.shardGradients =
         own === layout.shardSize
           ? this.ownGradients
@@ -104,7 +108,7 @@ export class Unit {
     initialise(this)
   }
 
-  #make(count: number, category: Category, dtype: DType = 'f32', shared = true): Tensor {
+  #make(count: number, category: Category, dtype: DType, shared = true): Tensor {
     const tensor = empty([count], { category, dtype, zero: true, shared })
     this.#owned.push(tensor)
     return tensor
@@ -147,14 +151,14 @@ export class Unit {
 
   /** Gives every parameter its tensor and gradient: views, or tensors whose memory comes and goes. */
   #attach(): void {
-    const { dtype } = this.options
+    const { dtype, gradientDtype } = this.options
     for (const { parameter, offset } of this.layout.slots) {
       const tensor = this.parameters?.view(parameter.shape, offset) ?? Tensor.lent(parameter.shape, dtype)
       parameter.attach(tensor)
       this.#owned.push(tensor)
       this.#parameterTensors.push(tensor)
       if (!this.layout.trainable) continue
-      const gradient = this.gradients?.view(parameter.shape, offset) ?? Tensor.lent(parameter.shape, 'f32')
+      const gradient = this.gradients?.view(parameter.shape, offset) ?? Tensor.lent(parameter.shape, gradientDtype)
       tensor.grad = gradient
       this.#owned.push(gradient)
       this.#gradientTensors.push(gradient)
@@ -234,8 +238,8 @@ export class Unit {
   collect(): Tensor {
     if (this.gradients) return this.gradients
     if (!this.#collected) {
-      const { size } = this.layout
-      this.#collected = unscoped(() => empty([size], { category: 'gradients', zero: true, shared: true }))
+      const options = { category: 'gradients', dtype: this.options.gradientDtype, zero: true, shared: true } as const
+      this.#collected = unscoped(() => empty([this.layout.size], options))
       this.#lend(this.#gradientTensors, this.#collected)
     }
     return this.#collected

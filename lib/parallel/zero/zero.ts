@@ -9,6 +9,7 @@ import { tidy, unscoped } from '../../tensor/scope.js'
 import { bytesPerElement, COMMUNICATION, COMPUTE, type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
 import { Fetcher } from './fetcher.js'
+import { firstNotFinite } from './finite.js'
 import { layoutUnits } from './layout.js'
 import { checkOffload, filesOf, type OffloadOptions, planOffload, type SwapFiles } from './offload.js'
 import type { Span } from './spans.js'
@@ -26,6 +27,8 @@ export interface HyperGroup {
 export interface ZeroOptions {
   stage: Stage
   dtype: DType
+  /** In which gradients are accumulated; undefined: f32. */
+  gradientDtype?: DType
   seed: number
   /** Over which parameters are replicated and gradients reduced: data and context parallelism. */
   group: ProcessGroup
@@ -38,13 +41,17 @@ export interface ZeroOptions {
   overlap: boolean
   /** Gradients are averaged over the group, or summed. */
   average: boolean
-  /** What gradients travel as; undefined: f32. */
+  /** Where 16-bit gradients are averaged: what they are divided by before the sum; default: the average is exact. */
+  predivide?: number
+  /** What gradients travel as; undefined: what they are accumulated in. */
   communicationDtype?: DType
   /** Elements: largest unit, smallest sharded parameter, parameters to fetch ahead and to hold. */
   maxUnit: number
   persistBelow: number
   prefetch: number
   maxLive: number
+  /** Modules in which ranks may take different ways: at stage 3 fetched whole. */
+  leaf?: (module: Module) => boolean
   /** What lies in host memory or on disk. */
   offload?: OffloadOptions
   /** False for parameters of other pipeline stages. */
@@ -75,6 +82,8 @@ export class Zero {
   #queue: readonly Unit[] = []
   #next = 0
   #reducing = false
+  /** The backward's reductions wait for its end. */
+  #late = false
   /** Largest gradient of each unit of #order, of the last norm. */
   #largest: Tensor | undefined
 
@@ -82,7 +91,7 @@ export class Zero {
     readonly model: Module,
     readonly options: ZeroOptions,
   ) {
-    const { group, dtype, seed, optimizer, maxUnit, overlap } = options
+    const { group, dtype, gradientDtype = 'f32', seed, optimizer, maxUnit, overlap } = options
     // Over one rank a shard is the whole: nothing is gained by copies of it.
     const { offload = {} } = options
     checkOffload(options.stage, offload)
@@ -96,6 +105,7 @@ export class Zero {
       maxUnit,
       persistBelow: sharded ? options.persistBelow : 0,
       splitRoot: sharded,
+      ...(sharded && options.leaf && { leaf: options.leaf }),
       // Read from disk to their place in the whole, without a copy on the way.
       ...(offload.parameters?.device === 'nvme' && { alignment: PAGE / bytesPerElement[dtype] }),
       ...(options.include && { include: options.include }),
@@ -105,14 +115,15 @@ export class Zero {
     this.files = files
     this.units = layouts.map((layout, index) => {
       const places = plan.places[index] as (typeof plan.places)[number]
-      return makeUnit(layout, { lifetimes: keeps, group, dtype, seed, optimizer, places, files })
+      return makeUnit(layout, { lifetimes: keeps, group, dtype, gradientDtype, seed, optimizer, places, files })
     })
     this.#order = this.units.filter((unit) => unit.layout.trainable).reverse()
     this.#swapper = new Swapper(this.#order, offload.optimizer?.bufferCount ?? 2)
     for (const unit of this.#order) this.#watch(unit)
     if (sharded) {
-      const { prefetch, maxLive } = options
-      this.fetcher = new Fetcher(model, this.units, { group: group.duplicate(), prefetch, maxLive, overlap })
+      const { prefetch, maxLive, leaf } = options
+      const fetching = { group: group.duplicate(), prefetch, maxLive, overlap, ...(leaf && { leaf }) }
+      this.fetcher = new Fetcher(model, this.units, fetching)
     }
   }
 
@@ -122,7 +133,7 @@ export class Zero {
         const left = (this.#left.get(unit) ?? 0) - 1
         this.#left.set(unit, left)
         if (left === 0) this.fetcher?.done(unit)
-        if (this.#reducing) this.#advance()
+        if (this.#reducing && !this.#late) this.#advance()
       }
     }
   }
@@ -139,10 +150,14 @@ export class Zero {
 
   /**
    * Before a backward through `units` (default: all); `boundary`: its gradients are the last before an update, to be
-   * reduced as they become complete.
+   * reduced as they become complete, or, where `late`, in endBackward.
    */
-  beginBackward(boundary: boolean, units: readonly Unit[] = this.#order): void {
+  beginBackward(
+    boundary: boolean,
+    { units = this.#order, late = false }: { units?: readonly Unit[]; late?: boolean } = {},
+  ): void {
     this.#queue = units
+    this.#late = late
     this.#next = 0
     this.#reducing = boundary || this.reducesEachBackward
     for (const unit of units) this.#left.set(unit, unit.layout.slots.length)
@@ -172,7 +187,7 @@ export class Zero {
     if (unit.keeps.gradients === 'shard') {
       const full = unit.collect()
       if (unit.accumulating) {
-        const sum = unscoped(() => empty([own.count], { category: 'gradients' }))
+        const sum = unscoped(() => empty([own.count], { category: 'gradients', dtype: own.dtype }))
         this.#collective(unit, sum, full)
         runOp('binary', [own], [own, sum], [0], this.#stream)
         sum.dispose()
@@ -182,28 +197,31 @@ export class Zero {
     } else if (this.options.group.size > 1) this.#collective(unit, own, unit.gradients as Tensor)
   }
 
-  /** The sum (or mean) of `input` over the ranks: all of it, or this rank's shard. */
+  /** The sum (or mean) of `input` (which may be divided in place) over the ranks: all of it, or this rank's shard. */
   #collective(unit: Unit, output: Tensor, input: Tensor): void {
-    const { group, average, communicationDtype } = this.options
-    const options = { average, tag: unit.layout.index, stream: this.#stream }
+    const { group, average, predivide, communicationDtype: wire = input.dtype } = this.options
+    const divides = average && predivide !== undefined && wire !== 'f32' && group.size > 1
+    const options = { average: average && !divides, tag: unit.layout.index, stream: this.#stream }
+    const multiply = (by: number, x: Tensor): void => {
+      if (divides && by !== 1) runOp('affine', [x], [x], [by, 0], this.#stream)
+    }
     const reduce = (to: Tensor, from: Tensor): void => {
+      multiply(1 / (predivide ?? 1), from)
       if (to.count === from.count && group.size > 1) group.allReduce(to, options)
       else group.reduceScatter(to, from, options)
+      multiply((predivide ?? 1) / group.size, to)
     }
-    if (!communicationDtype || communicationDtype === 'f32') {
+    if (wire === input.dtype) {
       reduce(output, input)
       return
     }
     unscoped(() => {
-      const narrow = empty([input.count], { dtype: communicationDtype, category: 'buffers', shared: true })
-      runOp('cast', [narrow], [input], [], this.#stream)
-      const result =
-        output.count === input.count
-          ? narrow
-          : empty([output.count], { dtype: communicationDtype, category: 'buffers' })
-      reduce(result, narrow)
+      const sent = empty([input.count], { dtype: wire, category: 'buffers', shared: true })
+      runOp('cast', [sent], [input], [], this.#stream)
+      const result = output.count === input.count ? sent : empty([output.count], { dtype: wire, category: 'buffers' })
+      reduce(result, sent)
       runOp('cast', [output], [result], [], this.#stream)
-      for (const tensor of new Set([narrow, result])) tensor.dispose()
+      for (const tensor of new Set([sent, result])) tensor.dispose()
     })
   }
 
@@ -241,10 +259,17 @@ export class Zero {
     })
   }
 
-  /** Names of this rank's units whose gradients were not finite in the last norm. */
-  async notFinite(): Promise<string[]> {
-    const values = (await this.#largest?.data()) as Float32Array | undefined
-    return this.#order.flatMap((unit, index) => (Number.isFinite(values?.[index] ?? 0) ? [] : [unit.layout.name]))
+  /**
+   * After an update that was left out because the norm was not finite: the first parameter in the model's order whose
+   * gradient was not (undefined: their squares were too large), then zeroes the gradients. Collective over all ranks.
+   */
+  async dropGradients(): Promise<string | undefined> {
+    const largest = (await this.#largest?.data()) as Float32Array
+    const suspects = this.#order.filter((_, index) => !Number.isFinite(largest[index]))
+    const name = await firstNotFinite(this.model, suspects, this.options.world)
+    for (const { keeps, ownGradients } of this.#order)
+      if (keeps.gradients === 'full') runOp('fill', [ownGradients], [], [0])
+    return name
   }
 
   /** One update of this rank's part, then the parameters of all. Zeroes the gradients. */

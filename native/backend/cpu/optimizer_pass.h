@@ -37,7 +37,7 @@ inline float rest(double x) { return static_cast<float>(1 - x); }
 
 constexpr int64_t pass_block = 1024;  // elements; what is read twice stays in the first-level cache
 
-// body(first, count, gradient f32 as stored) for blocks of [0, count), then the gradient to 0.
+// body(first, count, gradient f32 as stored) for blocks of [0, count), then the gradient to 0 (not where it is skipped).
 template <class Body>
 int32_t gradient_pass(zs_call *call, int grad_index, const Gradient &g, Body body) {
   return by_float(call, dtype_of(call, grad_index), [&]<class G>(G) {
@@ -52,7 +52,7 @@ int32_t gradient_pass(zs_call *call, int grad_index, const Gradient &g, Body bod
           if (!g.skip) widen_range(wide, grad + i, n);
           body(i, n, wide);
         }
-        if (g.zero) for (int64_t j = 0; j < n; j++) grad[i + j] = from_float<G>(0);
+        if (g.zero && !g.skip) for (int64_t j = 0; j < n; j++) grad[i + j] = from_float<G>(0);
       }
     });
     return int32_t{ZS_OK};

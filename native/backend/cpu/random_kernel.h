@@ -1,7 +1,9 @@
 // Random numbers as vectors (contract: native/ops/random.h): W blocks of Philox at a time, 4 W numbers. Only
-// operations that IEEE rounds in one way, and no fused ones, so every width gives the same bits.
-// Normal values are within 2e-7 of float64 Box-Muller, relative to the radius.
+// operations that IEEE rounds in one way, and no fused ones, so every width gives the same bits, those of
+// core/philox.h. Normal values are within 2e-7 of float64 Box-Muller, relative to the radius.
 #pragma once
+#include <algorithm>
+
 #include "rows.h"
 #include "vmath.h"
 
@@ -138,6 +140,28 @@ template <int W, bool gauss> void draw(float *y, int64_t n, uint64_t seed, uint6
       memcpy(y, part + skip, sizeof(float) * static_cast<size_t>(count));
     }
     y += count, n -= count, first += static_cast<uint64_t>(count);
+  }
+}
+
+// Which elements dropout keeps: mask[i] = scale or 0.
+template <int W> void kept(float *mask, int64_t n, const Draws &draws, uint64_t index) {
+  constexpr int64_t size = 4 * W, chunk = 128;
+  float words[chunk + size];
+  for (int64_t i = 0; i < n; i += chunk) {
+    const uint64_t at = index + static_cast<uint64_t>(i);
+    const int64_t m = std::min(chunk, n - i), lead = static_cast<int64_t>(at & 3);
+    for (int64_t k = 0; k < lead + m; k += size) {
+      vword<W> block[4];
+      philox_blocks<W>(draws.seed, (at >> 2) + static_cast<uint64_t>(k / 4), draws.site, block);
+      vfloat<W> bits[4];
+      for (int j = 0; j < 4; j++) bits[j] = (vfloat<W>)block[j];
+      store_blocks<W>(words + k, bits);
+    }
+    for (int64_t j = 0; j < m; j++) {
+      uint32_t word;
+      memcpy(&word, words + lead + j, sizeof word);
+      mask[i + j] = word >> 8 >= draws.threshold ? draws.scale : 0.0f;
+    }
   }
 }
 

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "../../ops/elementwise.h"
-#include "draws_kernel.h"
 #include "norm_kernel.h"
 #include "gradient_kernel.h"
 #include "random_kernel.h"

@@ -21,6 +21,9 @@ endif()
 set(CMAKE_CUDA_COMPILER ${ZS_NVCC})
 set(CMAKE_CUDA_ARCHITECTURES OFF)
 enable_language(CUDA)
+# CMake 3.25 does not know that nvcc 13 has it.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
 find_package(CUDAToolkit 13 REQUIRED)
 
 file(GLOB_RECURSE CUDA_HOST CONFIGURE_DEPENDS native/backend/cuda/*.cpp)

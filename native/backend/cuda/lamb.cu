@@ -24,7 +24,8 @@ template <class G, bool V> struct Lamb {
   }
   __device__ void operator()(int64_t i, int n) const {
     Floats<N> step{};
-    if (!gradient.norm || finite(gradient.norm[0])) {
+    const bool skip = gradient.norm && !finite(gradient.norm[0]);
+    if (!skip) {
       const Floats<N> g = load<V, N>(grad + i, n), p = load<V, N>(param + i, n);
       Floats<N> mean = load<V, N>(m + i, n), square = load<V, N>(v + i, n);
       const float scale = clipped(gradient);
@@ -34,7 +35,7 @@ template <class G, bool V> struct Lamb {
       store<V>(v + i, square, n);
     }
     store<V>(update + i, step, n);
-    if (gradient.zero) store<V>(grad + i, Floats<N>{}, n);
+    if (gradient.zero && !skip) store<V>(grad + i, Floats<N>{}, n);
   }
 };
 }  // namespace

@@ -100,11 +100,19 @@ expect(
 // noSync: two backwards without reduction, stages 0 and 1 only.
 if (stage >= 2) await throws('noSync', 'UNSUPPORTED', async () => engine.noSync(() => {}))
 else {
-  engine.noSync(() => micro(engine, (loss) => engine.backward(loss, { scaleForAccumulation: false })))
+  const { nextSample, samples } = engine
+  const expected = await engine.evalBatch([0, 1, 2].map((i) => batch(nextSample + 2 * size * i)))
+  engine.noSync(() => {
+    for (let i = 0; i < 2; i++) micro(engine, (loss) => engine.backward(loss, { scaleForAccumulation: false }))
+  })
+  expect('each is a micro-batch', engine.nextSample === nextSample + 4 * size, engine.nextSample)
+  await throws('in the middle', 'ARGUMENT', async () => engine.setTrainBatchSize(4 * size))
   engine.setGradientAccumulationBoundary(true)
   micro(engine, (loss) => engine.backward(loss, { scaleForAccumulation: false }))
-  const { step } = await engine.step()
+  const { step, loss } = await engine.step()
   expect('noSync step', step === 2)
+  expect('the mean of three micro-batches', Math.abs(loss - expected) < 1e-6, `${loss}, not ${expected}`)
+  expect('as many samples as there were', engine.samples === samples + 6 * size, engine.samples)
   engine.setGradientAccumulationBoundary(undefined)
 }
 

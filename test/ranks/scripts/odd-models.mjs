@@ -1,5 +1,5 @@
 // One rank of test/ranks/zero-units.test.ts: trains a model in which a parameter is used twice, one never, one is
-// frozen, one is empty, and a branch depends on the rank; prints what the test compares as one JSON line (rank 0).
+// frozen, one is empty, and branches depend on the rank (in a list of layers, and in a declared leaf); prints what the test compares as one JSON line (rank 0).
 import { initialize, memory, nn, ops, tensor } from '../../../dist/index.js'
 
 const [stage, accumulation, branch] = process.argv.slice(2)
@@ -19,6 +19,7 @@ class Odd extends nn.Module {
   frozen = new nn.Linear(8, 8)
   nothing = new nn.Linear(0, 8)
   layers = [new Branches(), new nn.Linear(8, 8), new nn.Linear(8, 8)]
+  leaf = new Branches()
   out = new nn.Linear(8, 1)
   constructor() {
     super()
@@ -28,7 +29,7 @@ class Odd extends nn.Module {
     let h = ops.gelu(this.twice.forward(x))
     const order = Odd.step % 2 ? this.layers : [this.layers[0], this.layers[2], this.layers[1]]
     for (const layer of order) h = ops.tanh(layer.forward(h))
-    h = this.frozen.forward(this.twice.forward(h))
+    h = this.leaf.forward(this.frozen.forward(this.twice.forward(h)))
     return ops.meanSquaredError(this.out.forward(h), y)
   }
 }
@@ -46,6 +47,7 @@ const engine = await initialize({
       stage: Number(stage),
       stage3_param_persistence_threshold: 10,
       stage3_prefetch_bucket_size: 100,
+      leaf_module: { name_suffixes: ['leaf'] },
     },
   },
 })

@@ -20,7 +20,7 @@ const engine = await initialize({
   },
 })
 const named = []
-engine.parts.onNotFinite = (step, modules) => named.push(`${step}: ${modules.join(' ')}`)
+engine.parts.onNotFinite = (step, parameter) => named.push(`${step}: ${parameter}`)
 const { rank } = engine.group
 const rows = []
 for (let step = 0; step < 9; step++) {

@@ -70,7 +70,7 @@ template <class R, class G, class O, bool V> struct Update {
     } else if (R::clears_second) {
       store<V>(second + i, Floats<N>{}, n);
     }
-    if (gradient.zero) store<V>(grad + i, Floats<N>{}, n);
+    if (gradient.zero && !skip) store<V>(grad + i, Floats<N>{}, n);
   }
 };
 

@@ -1,0 +1,69 @@
+// What an engine is made of, and what its steps and saves take and give.
+
+import type { Ranks } from '../checkpoint/agreement.js'
+import type { Module } from '../nn/module.js'
+import type { LossScaler } from '../optim/loss-scale.js'
+import type { Schedule } from '../optim/schedules.js'
+import type { Mesh } from '../parallel/mesh.js'
+import type { Zero } from '../parallel/zero/zero.js'
+import type { MemoryByCategory } from '../tensor/memory.js'
+import type { Tensor } from '../tensor/tensor.js'
+
+/** A model whose forward gives what backward takes: a scalar loss. */
+export type Trainable<Args extends Tensor[]> = Module & { forward(...args: Args): Tensor }
+
+export interface EngineParts {
+  zero: Zero
+  mesh: Mesh
+  /** Where ranks agree without a collective. */
+  meeting: Ranks
+  /** Undefined: the loss is not scaled (f32, bf16). */
+  scaler?: LossScaler
+  schedule: Schedule
+  seed: number
+  microBatchSize: number
+  accumulationSteps: number
+  /** 0: no clipping. */
+  maxNorm: number
+  /** What every loss is divided by for backward, besides accumulation. */
+  lossShare: number
+  /** For the user: what was given and changes nothing, how a model without a plan was cut. */
+  hints: readonly string[]
+  stage: number
+  /** Saves are in the background unless said otherwise. */
+  asyncSave?: boolean
+  /** Told, on every rank, the first parameter whose gradient was infinite or NaN in a step that was therefore skipped. */
+  onNotFinite?: (step: number, parameter: string) => void
+  /** After each step that updated the model; the samples of that step, over all ranks. */
+  onStep?: (result: StepResult, samples: number) => void
+  /** Called by close(), last. */
+  onClose?: () => Promise<void>
+}
+
+/** What a step that updated the model resolves with. */
+export interface StepResult {
+  step: number
+  /** Mean over the global batch. */
+  loss: number
+  lr: number
+  /** Global, before clipping. */
+  gradNorm: number
+  lossScale: number
+  /** True where the gradients were not finite and the update was left out. */
+  skipped: boolean
+  /** Of a skipped step: the first parameter, in the model's order, whose gradient was infinite or NaN. */
+  notFinite?: string
+  memory: MemoryByCategory
+  memoryPeak: MemoryByCategory
+}
+
+/** What goes into a checkpoint beside the parameters, and how many checkpoints stay. */
+export interface SaveOptions {
+  client?: Record<string, unknown>
+  model?: Record<string, unknown>
+  tokenizer?: string
+  /** Newest checkpoints to keep; 0: all. */
+  retain?: number
+  /** True: in the background, from a copy in host memory (not of what lies on disk). Default: `checkpoint.async_save`. */
+  async?: boolean
+}

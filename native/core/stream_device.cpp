@@ -1,0 +1,104 @@
+// What a stream on a device does beside launching: events between streams, and whose fault a late error is.
+#include <algorithm>
+
+#include "stream_task.h"
+
+namespace zs {
+
+namespace {
+
+// Puts an event behind what is queued, also on a poisoned stream: what was queued before the failure is
+// waited for by others.
+class MarkJob : public Job {
+ public:
+  MarkJob(DeviceStream *device, std::shared_ptr<Mark> mark) : device_(device), mark_(std::move(mark)) {}
+  void run() override { mark_->event = device_->record(); }
+  void drop(const std::shared_ptr<Failure> &failure) override {
+    if (!failure) return;
+    try {
+      mark_->event = device_->record();
+    } catch (const Error &) {  // whoever needs the mark finds none
+    }
+  }
+  bool is_work() const override { return false; }
+
+ private:
+  DeviceStream *device_;
+  std::shared_ptr<Mark> mark_;
+};
+
+}  // namespace
+
+// An event behind what the streams that the task waits for have been given so far, and nothing later.
+void Stream::mark_peers(Task *task) {
+  for (int s = 0; s < kNumStreams; s++) {
+    if (task->waits.sequence[s] == 0) continue;
+    Stream &peer = *peers_[s];
+    if (peer.mark_sequence_ != peer.last_) {
+      peer.mark_ = std::make_shared<Mark>(device_->backend());
+      peer.mark_sequence_ = peer.push_job(std::make_unique<MarkJob>(peer.device(), peer.mark_), "mark", {});
+    }
+    if (!task->marks) task->marks = new Marks;
+    task->marks->mark[s] = peer.mark_;
+    task->marks->sequence[s] = peer.mark_sequence_;
+  }
+}
+
+// False: stopped first.
+bool Stream::pass_mark(const Task *task, int peer) {
+  if (!group_->wait(peer, task->marks->sequence[peer])) return false;
+  try {
+    void *event = task->marks->mark[peer]->event;
+    if (!event) throw Error{"DEVICE", text("the %s stream has no event to wait for", kStreamNames[peer])};
+    device_->wait(event);
+  } catch (const Error &error) {
+    if (!poisoned_) fail(task, error.code.c_str(), error.message.c_str());
+  }
+  return true;
+}
+
+// False: the task fails with the reason, the next tries again.
+bool Stream::attach(const Task *task) {
+  try {
+    device_->attach();
+    return true;
+  } catch (const Error &error) {
+    fail(task, error.code.c_str(), error.message.c_str());
+    return false;
+  }
+}
+
+void Stream::settle(const Task *task, const Job *job) {
+  bool settled = job && job->settles();
+  if (serial_ && !settled && (!job || job->is_work())) {
+    device_->synchronize();
+    settled = true;
+  }
+  if (!settled) return;
+  launched_.settle();
+  group_->progress.finished[index_].store(task->sequence, std::memory_order_release);
+}
+
+// A device tells of a failure at some later call: it was one of what was queued since the last wait.
+std::string Stream::blame(const char *message) {
+  std::string names, newest;
+  uint64_t total = 0;
+  for (const auto &pointer : group_->launched) {
+    const Launched *one = pointer.load();
+    if (!one) continue;
+    const Launched &launched = *one;
+    uint64_t count = launched.count.load(std::memory_order_acquire), settled = launched.settled.load();
+    uint64_t first = count - std::min(count - settled, Launched::kKept);
+    total += count - settled;
+    for (uint64_t i = first; i < count; i++) {
+      newest = launched.names[i % Launched::kKept].load(std::memory_order_relaxed);
+      names += text("%s%s", names.empty() ? "" : ", ", newest.c_str());
+    }
+  }
+  launched_.settle();
+  if (total == 1) return text("[%s] %s", newest.c_str(), message);
+  return text("[device] %s; queued since the last wait, %llu in all, the newest: %s; ZEROSHARD_SERIAL=1 names the one",
+              message, static_cast<unsigned long long>(total), names.c_str());
+}
+
+}  // namespace zs
