@@ -29,8 +29,7 @@ function report(source) {
 }
 
 /** A kernel's name without types that only multiply it: the body of each_pack, the head's size of attention. */
-function nameOf(mangled) {
-  const full = spawnSync('c++filt', [mangled], { encoding: 'utf8' }).stdout.trim()
+function short(full) {
   const plain = full
     .replaceAll('(anonymous namespace)::', '')
     .replaceAll('zs::cuda::', '')
@@ -42,12 +41,22 @@ function nameOf(mangled) {
   return plain.match(/^\w+/)[0]
 }
 
+/** The names as c++filt tells them, in one call. */
+function demangled(names) {
+  return spawnSync('c++filt', { input: names.join('\n'), encoding: 'utf8' })
+    .stdout.trim()
+    .split('\n')
+    .map(short)
+}
+
 function rowsOf(source) {
   const kernels = new Map()
   const pattern =
     /Compiling entry function '(\w+)'[\s\S]*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads[\s\S]*?Used (\d+) registers[^\n]*/g
-  for (const [text, mangled, stack, stores, loads, registers] of report(source).matchAll(pattern)) {
-    const name = nameOf(mangled)
+  const found = [...report(source).matchAll(pattern)]
+  const names = demangled(found.map(([, mangled]) => mangled))
+  for (const [i, [text, , stack, stores, loads, registers]] of found.entries()) {
+    const name = names[i]
     const shared = Number(text.match(/(\d+) bytes smem/)?.[1] ?? 0)
     const known = kernels.get(name) ?? { variants: 0, least: 255, most: 0, spilled: 0, stack: 0, shared: 0 }
     kernels.set(name, {

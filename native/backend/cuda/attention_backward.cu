@@ -131,13 +131,17 @@ template <class T, int D, int Keys, bool Drops> struct ForQueries {
 template <class T, int D, int Queries, bool Drops> struct ForKeys {
   static constexpr int part = D > 128 ? 128 : D, parts = D / part;
   static constexpr size_t held = static_cast<size_t>(kRows) * kTileRow<D>, tile = static_cast<size_t>(Queries) * kTileRow<D>;
-  static constexpr size_t shared = (2 * held + 4 * tile) * sizeof(T) + 4 * Queries * sizeof(float);
+  static constexpr size_t shared = (2 * held + 4 * tile) * sizeof(T);
+
+  // lse and delta of a query lie in the padding of its row: 99 KiB is all that some GPUs have.
+  template <class P> static __device__ auto *numbers_of(P *queries, int row) {
+    return reinterpret_cast<std::conditional_t<std::is_const_v<P>, const float, float> *>(queries + row * kTileRow<D> + D);
+  }
 
   static __device__ void run(const Attention &a, const Tensors<T> &x) {
     const int64_t batch = blockIdx.z, kv = blockIdx.y / parts, group = a.hq / a.hkv, first = static_cast<int64_t>(blockIdx.x) * kRows;
     const int column = static_cast<int>(blockIdx.y) % parts * part, d = static_cast<int>(a.d);
     T *const keys = dynamic_shared<T>(), *const values = keys + held, *const memory = values + held;
-    float *const numbers = reinterpret_cast<float *>(memory + 4 * tile);  // by turns: lse and delta of the queries
     load_tile<D, kRows, kBlockThreads>(keys, x.k + a.start(a.k, batch, first, kv), a.k.row, fewer(a.tk - first, kRows), d, x.wide);
     load_tile<D, kRows, kBlockThreads>(values, x.v + a.start(a.v, batch, first, kv), a.v.row, fewer(a.tk - first, kRows), d, x.wide);
     commit_copies();
@@ -151,10 +155,10 @@ template <class T, int D, int Queries, bool Drops> struct ForKeys {
       load_tile<D, Queries, kBlockThreads>(to, x.q + a.start(a.q, batch, query, head), a.q.row, there, d, x.wide);
       load_tile<D, Queries, kBlockThreads>(to + tile, x.grad + a.dense(batch, query, head), a.hq * a.d, there, d, x.wide);
       commit_copies();
-      float *to_numbers = numbers + (i & 1) * 2 * Queries;
       if (n < Queries) {
-        to_numbers[n] = n < there ? x.lse[a.line(batch, query + n, head)] * kLog2e : INFINITY;
-        to_numbers[Queries + n] = n < there ? x.delta[(batch * a.hq + head) * a.tq + query + n] : 0;
+        float *numbers = numbers_of(to, n);
+        numbers[0] = n < there ? x.lse[a.line(batch, query + n, head)] * kLog2e : INFINITY;
+        numbers[1] = n < there ? x.delta[(batch * a.hq + head) * a.tq + query + n] : 0;
       }
     };
     float dk[part / 8][4] = {}, dv[part / 8][4] = {};
@@ -167,7 +171,7 @@ template <class T, int D, int Queries, bool Drops> struct ForKeys {
       float weights[Queries / 8][4], slopes[Queries / 8][4];
       product<D, Queries>(weights, keys, queries);
       product<D, Queries>(slopes, values, grads);
-      slope(a, x, weights, slopes, numbers + (i & 1) * 2 * Queries, batch, kv * group + i / blocks, sees + i % blocks * Queries, first);
+      slope(a, x, weights, slopes, queries, batch, kv * group + i / blocks, sees + i % blocks * Queries, first);
       add_product<D, Queries, part>(dv, weights, grads, column);
       add_product<D, Queries, part>(dk, slopes, queries, column);
     }
@@ -187,7 +191,7 @@ template <class T, int D, int Queries, bool Drops> struct ForKeys {
 
   // As above with rows and columns exchanged; the weights that dropout kept are needed too.
   static __device__ void slope(const Attention &a, const Tensors<T> &x, float (&s)[Queries / 8][4], float (&ds)[Queries / 8][4],
-                               const float *numbers, int64_t batch, int64_t head, int64_t query, int64_t first) {
+                               const T *queries, int64_t batch, int64_t head, int64_t query, int64_t first) {
     const bool edge = a.causal && first + kRows > a.seen(query);
     const int64_t key = first + warp_row();
     const float scale = a.scale * kLog2e;
@@ -201,10 +205,11 @@ template <class T, int D, int Queries, bool Drops> struct ForKeys {
       }
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        float p = power_of_two(s[n][j] * scale - numbers[column + j % 2]);
+        const float *numbers = numbers_of(queries, column + j % 2);
+        float p = power_of_two(s[n][j] * scale - numbers[0]);
         if (edge && key + j / 2 * 8 + lane_g() >= a.seen(query + column + j % 2)) p = 0;
         const float factor = !Drops ? 1 : kept >> j & 1 ? a.draws.scale : 0;
-        ds[n][j] = p * ((Drops ? ds[n][j] * factor : ds[n][j]) - numbers[Queries + column + j % 2]) * a.scale;
+        ds[n][j] = p * ((Drops ? ds[n][j] * factor : ds[n][j]) - numbers[1]) * a.scale;
         s[n][j] = Drops ? p * factor : p;
       }
     }

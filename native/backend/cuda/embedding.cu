@@ -2,7 +2,6 @@
 // back into the rows (device/segments.h). Tried on paper: sorting all ids (more passes over them), atomics on floats
 // (not deterministic), a scan of all ids by every owner (rows times rows).
 #include "../../ops/embedding.h"
-#include "device/copy.h"
 #include "device/segments.h"
 
 namespace zs::cuda {

@@ -19,7 +19,7 @@ template <class T> struct Backward {
 constexpr int kMostThreads = 512;
 
 template <class T, bool V, int Packs, bool Layer>
-__global__ void __launch_bounds__(kMostThreads) backward_kernel(const Backward<T> f) {
+__global__ void __launch_bounds__(kMostThreads, 1) backward_kernel(const Backward<T> f) {
   using Walk = RowWalk<T, V, Packs>;
   constexpr int N = Walk::N;
   __shared__ float2 buffer[32];

@@ -58,7 +58,7 @@ void figures();  // times, where there are any to take
 
 void expect(bool right, const std::string &what);
 int failures();
-void summary();
+void summary(bool all);  // all: every operation must have had a case
 
 void elementwise();
 void rows();

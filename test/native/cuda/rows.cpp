@@ -93,8 +93,8 @@ void parts(int dtype, int64_t rows, int64_t v) {
 
 void rows() {
   for (int dtype : kFloats) {
-    for (int64_t cols : {1, 7, 33, 64, 130, 776, 2304}) for (int flags = 0; flags < 4; flags++) norms(dtype, 9, cols, flags);
-    norms(dtype, 40, 768, 3), norms(dtype, 1, 3, 1), norms(dtype, 0, 5, 1);
+    for (int64_t cols : {1, 33, 64, 130, 776}) for (int flags = 0; flags < 4; flags++) norms(dtype, 5, cols, flags);
+    norms(dtype, 14, 768, 3), norms(dtype, 3, 2304, 1), norms(dtype, 1, 3, 1), norms(dtype, 0, 5, 1);
     norms(dtype, 5, 9000, 3), norms(dtype, 2, 33000, 2);  // beyond the registers of backward, of both
     for (int64_t cols : {1, 8, 31, 250, 1024, 5003}) softmax(dtype, 5, cols);
     softmax(dtype, 0, 4);
