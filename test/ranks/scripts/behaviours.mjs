@@ -107,9 +107,9 @@ if (stage < 3) {
     const inputs = batch(engines[0].nextSample)
     const losses = engines.map((engine) => engine.forward(...inputs))
     const loss = ops.add(...losses)
-    const scaled = engines.map((engine) => engine.scale(loss))
-    backwardFrom(scaled[0])
-    for (const each of [...inputs, ...losses, loss, ...scaled]) each.dispose()
+    const scaled = engines[0].scale(loss)
+    backwardFrom(scaled)
+    for (const each of [...inputs, ...losses, loss, scaled]) each.dispose()
     for (const engine of engines) await engine.step()
   }
   for (const engine of engines) together.push(await weights(engine))
