@@ -30,6 +30,14 @@ export function observerOf<Args extends Tensor[]>(engine: Engine<Args>, config: 
   return observer
 }
 
+const asksForReports = (config: Config): boolean =>
+  config.wall_clock_breakdown ||
+  config.memory_breakdown ||
+  [
+    ...[config.tensorboard, config.csv_monitor, config.jsonl_monitor, config.prometheus],
+    ...[config.comms_logger, config.flops_profiler],
+  ].some(({ enabled }) => enabled)
+
 /** For a loop of the user's own: notes, reports after each step, a line every `steps_per_print`, the last at close(). */
 export function reportSteps<Args extends Tensor[]>(engine: Engine<Args>, config: Config): void {
   const { parts, group, model } = engine
@@ -37,14 +45,16 @@ export function reportSteps<Args extends Tensor[]>(engine: Engine<Args>, config:
     if (group.rank === 0) process.stderr.write(`${text}\n`)
   }
   for (const hint of config.hints) print(`note: ${hint}`)
-  const observer = observerOf(engine, config, { print, warn: (text) => process.stderr.write(`${text}\n`) })
+  // Where nothing is asked for, the traces are left to an observer of the user's own.
+  const warn = (text: string): unknown => process.stderr.write(`${text}\n`)
+  const observer = asksForReports(config) ? observerOf(engine, config, { print, warn }) : undefined
   const tokensOf = (samples: number): number => ('config' in model ? samples * config.data.sequence_length : 0)
   let last = performance.now()
   parts.onStep = (result, stepSamples) => {
     const now = performance.now()
     const [seconds, tokens] = [(now - last) / 1000, tokensOf(stepSamples)]
     last = now
-    observer.onStep(result, { samples: engine.samples, stepSamples, tokens, seconds })
+    observer?.onStep(result, { samples: engine.samples, stepSamples, tokens, seconds })
     const every = config.steps_per_print
     if (!every || result.step % every !== 0) return
     const { step, loss, lr, gradNorm } = result
@@ -52,7 +62,7 @@ export function reportSteps<Args extends Tensor[]>(engine: Engine<Args>, config:
   }
   const { onClose } = parts
   parts.onClose = async () => {
-    await observer.close()
+    await observer?.close()
     await onClose?.()
   }
 }
