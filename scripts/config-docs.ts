@@ -23,7 +23,7 @@ The smallest one is \`{ "train_micro_batch_size_per_gpu": 8 }\`; every other key
 
 - **served**: it does what it says.
 - **not yet**: its shape is final, but what it asks for is not there; asking for it is an error that says what to do instead.
-- **hint**: leaving it out gives the same results (or it is not there yet and changes none); giving it is said once.
+- **hint**: leaving it out gives the same results; giving it is said once.
 - **refused**: without it the results would be others than asked for, so asking for it is an error with the reason.
 
 An error names the file, the key's path, the value, what is allowed, and the nearest key that exists.
@@ -64,8 +64,7 @@ function value(given: unknown): string {
 
 function statusOf(path: string, leaf: Leaf<unknown>): [status: string, note: string] {
   const entry = notYet.find((candidate) => candidate.path === path)
-  if (!entry) return [leaf.status, '']
-  return [entry.effect === 'refused' ? 'not yet' : 'hint', ` Not there yet: ${entry.instead}.`]
+  return entry ? ['not yet', ` Not there yet: ${entry.instead}.`] : [leaf.status, '']
 }
 
 const namesOf = (section: Section, key: string): string[] =>

@@ -25,7 +25,6 @@ import { MetricsFile } from '../monitor/metrics.js'
 import type { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
 import { meshWords } from '../parallel/mesh.js'
-import { notesOf } from '../parallel/zero/offload.js'
 import { countOf, type Tensor, tensor } from '../tensor/tensor.js'
 import type { Interruption } from './interruption.js'
 import { Progress } from './progress.js'
@@ -103,7 +102,7 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
   const data = await openDataset(sources)
   checkVocabulary(data.maxToken, model.vocabSize, tokenizer.name)
   const engine = makeEngine(model, config, world)
-  for (const hint of [...config.hints, ...notesOf(engine.parts.zero.files)]) progress.say(`note: ${hint}`)
+  for (const hint of engine.parts.hints) progress.say(`note: ${hint}`)
   const resumed = await resume(engine, options, progress)
   const { path, weights } = config.model
   if (!resumed && weights) {

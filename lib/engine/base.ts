@@ -1,7 +1,7 @@
 // What every engine has, however it runs its micro-batches: the update, states by name, checkpoints, figures.
 
 import { join } from 'node:path'
-import { ZeroshardError } from '../binding/errors.js'
+import { type ErrorCode, ZeroshardError } from '../binding/errors.js'
 import { Agreement } from '../checkpoint/agreement.js'
 import { type FoundCheckpoint, findNewest, openCheckpoint } from '../checkpoint/folder.js'
 import { checkLoadOptions, type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
@@ -59,7 +59,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   }
   /** Samples of one step, over all ranks. */
   get batchSize(): number {
-    return this.parts.microBatchSize * this.numAccumulation * this.parts.mesh.sizes.dp
+    return this.#samplesOf(this.numAccumulation)
   }
   /** Learning rate of the next update. */
   get lr(): number {
@@ -101,16 +101,16 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     tidy(() => runOp('binary', [this.lossSum], [this.lossSum, loss.view([1])], [0]))
   }
 
+  /** @throws `code` in the middle of gradient accumulation. */
+  #betweenSteps(op: string, code: ErrorCode, cure: string): void {
+    if (this.midStep) throw new ZeroshardError(code, `[${op}] in the middle of gradient accumulation; ${cure}`)
+  }
+
   /** Another global batch size with the same micro-batch: changes the number of accumulation steps. */
   setTrainBatchSize(size: number): void {
     const { microBatchSize, mesh } = this.parts
     const each = microBatchSize * mesh.sizes.dp
-    if (this.midStep) {
-      throw new ZeroshardError(
-        'ARGUMENT',
-        '[setTrainBatchSize] in the middle of gradient accumulation; call it after step()',
-      )
-    }
+    this.#betweenSteps('setTrainBatchSize', 'ARGUMENT', 'call it after step()')
     if (!(Number.isInteger(size) && size > 0 && size % each === 0)) {
       const near = Math.max(1, Math.round(size / each) || 1) * each
       throw new ZeroshardError(
@@ -241,12 +241,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    * path.endsWith('checkpoints/step-00000000') // true
    */
   async saveCheckpoint(output: string, options: SaveOptions = {}): Promise<string> {
-    if (this.midStep) {
-      throw new ZeroshardError(
-        'CHECKPOINT',
-        '[saveCheckpoint] in the middle of gradient accumulation; save after a step() that updated',
-      )
-    }
+    this.#betweenSteps('saveCheckpoint', 'CHECKPOINT', 'save after a step() that updated')
     const { zero, mesh, stage, asyncSave = false } = this.parts
     const { client = {}, model, tokenizer } = options
     const request = {
@@ -283,12 +278,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     options: LoadOptions = {},
   ): Promise<{ path: string; client: Record<string, unknown> }> {
     checkLoadOptions(options)
-    if (this.midStep) {
-      throw new ZeroshardError(
-        'CHECKPOINT',
-        '[loadCheckpoint] in the middle of gradient accumulation; load after a step() that updated',
-      )
-    }
+    this.#betweenSteps('loadCheckpoint', 'CHECKPOINT', 'load after a step() that updated')
     await this.finishSaving()
     return this.restore(await openCheckpoint(path, this.parts.meeting), options)
   }

@@ -22,6 +22,7 @@ import { scheduleNamed } from '../parallel/pipeline/schedules/named.js'
 import type { SplitMethod } from '../parallel/pipeline/split.js'
 import { cutModel } from '../parallel/pipeline/stage.js'
 import type { Plan } from '../parallel/plan.js'
+import { notesOf } from '../parallel/zero/offload.js'
 import type { Stage } from '../parallel/zero/unit.js'
 import { Zero, type ZeroOptions } from '../parallel/zero/zero.js'
 import type { Tensor } from '../tensor/tensor.js'
@@ -184,7 +185,7 @@ export function makeEngine<Args extends Tensor[]>(
     maxNorm: config.gradient_clipping,
     // Context ranks have parts of the same samples: of those the mean, whatever is done over data-parallel ranks.
     lossShare: config.gradient_allreduce_op === 'sum' ? cp : 1,
-    hints: config.hints,
+    hints: [...config.hints, ...notesOf(zero.files)],
     onClose: () => leaveWorld(world),
   }
   if (config.dump_state && mesh.world.rank === 0) process.stderr.write(`${describeState(config, parts)}\n`)

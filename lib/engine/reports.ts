@@ -44,7 +44,7 @@ export function reportSteps<Args extends Tensor[]>(engine: Engine<Args>, config:
   const print = (text: string): void => {
     if (group.rank === 0) process.stderr.write(`${text}\n`)
   }
-  for (const hint of config.hints) print(`note: ${hint}`)
+  for (const hint of parts.hints) print(`note: ${hint}`)
   // Where nothing is asked for, the traces are left to an observer of the user's own.
   const warn = (text: string): unknown => process.stderr.write(`${text}\n`)
   const observer = asksForReports(config) ? observerOf(engine, config, { print, warn }) : undefined

@@ -16,6 +16,7 @@ const layout = (size: number, more: Partial<UnitLayout> = {}): UnitLayout => ({
   groups: [],
   trainable: true,
   persistent: false,
+  leaf: false,
   replicas: undefined,
   partialGradient: false,
   partialOver: undefined,

@@ -17,7 +17,6 @@ export interface FetcherOptions {
   prefetch: number
   /** Elements that may exist in full for a prefetch to begin, or for recomputed units to stay until their backward. */
   maxLive: number
-  leaf?: (module: Module) => boolean
   overlap: boolean
 }
 
@@ -35,13 +34,9 @@ export class Fetcher {
     readonly options: FetcherOptions,
   ) {
     const sharded = units.filter((unit) => !unit.parameters)
-    const leaves = new Set<string>()
-    model.visit((module) => {
-      if (options.leaf?.(module)) leaves.add(module.path)
-    })
     for (const unit of sharded) {
-      const { module } = unit.layout
-      const together = leaves.has(module) ? sharded.filter(({ layout }) => layout.module === module) : [unit]
+      const { module, leaf } = unit.layout
+      const together = leaf ? sharded.filter(({ layout }) => layout.module === module) : [unit]
       unit.watch(
         () => {
           for (const each of together) this.use(each)

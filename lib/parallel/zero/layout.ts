@@ -31,6 +31,8 @@ export interface UnitLayout {
   trainable: boolean
   /** Stage 3: small parameters that stay whole. */
   persistent: boolean
+  /** Stage 3: the module's units are fetched together. */
+  leaf: boolean
   replicas: Replicas | undefined
   partialGradient: boolean
   partialOver: Replicas | undefined
@@ -74,7 +76,8 @@ export interface LayoutOptions {
 export function layoutUnits(model: Module, options: LayoutOptions): UnitLayout[] {
   const { include = () => true } = options
   const named = [...model.namedParameters()].filter(([, parameter]) => include(parameter))
-  const blocks = blockPaths(model, options.leaf)
+  const leaves = leafPaths(model, options.leaf)
+  const blocks = blockPaths(model, leaves)
   const sections = new Map<string, Parameter[]>()
   if (!options.splitRoot) sections.set('', [])
   for (const [name, parameter] of named) {
@@ -85,21 +88,27 @@ export function layoutUnits(model: Module, options: LayoutOptions): UnitLayout[]
   const units = [...sections].flatMap(([module, parameters]) =>
     alike(parameters, options).flatMap((same) => layoutAlike(module, same, options)),
   )
-  return units.map((unit, index) => ({ ...unit, index }))
+  return units.map((unit, index) => ({ ...unit, index, leaf: leaves.has(unit.module) }))
 }
 
 /** Paths of the modules in lists, and of leaves: the outermost ones. */
-function blockPaths(model: Module, leaf?: LayoutOptions['leaf']): string[] {
+function blockPaths(model: Module, leaves: ReadonlySet<string>): string[] {
   const found: string[] = []
+  const add = (path: string): void => {
+    if (!found.some((block) => path === block || path.startsWith(`${block}.`))) found.push(path)
+  }
   model.visit((module) => {
-    const { path } = module
-    if (path && leaf?.(module) && !found.some((block) => path === block || path.startsWith(`${block}.`)))
-      found.push(path)
-    for (const [field] of module.children()) {
-      const path = module.path ? `${module.path}.${field}` : field
-      if (/\.\d+$/.test(field) && !found.some((block) => path === block || path.startsWith(`${block}.`)))
-        found.push(path)
-    }
+    if (leaves.has(module.path)) add(module.path)
+    for (const [field] of module.children())
+      if (/\.\d+$/.test(field)) add(module.path ? `${module.path}.${field}` : field)
+  })
+  return found
+}
+
+function leafPaths(model: Module, isLeaf: LayoutOptions['leaf']): Set<string> {
+  const found = new Set<string>()
+  model.visit((module) => {
+    if (module.path && isLeaf?.(module)) found.add(module.path)
   })
   return found
 }
@@ -170,6 +179,7 @@ function layoutUnit(module: string, parameters: readonly Parameter[], options: L
     groups,
     trainable: first.trainable,
     persistent,
+    leaf: false,
     replicas: first.replicas,
     partialGradient: first.partialGradient,
     partialOver: first.partialOver ?? (first.partialGradient ? first.replicas : undefined),

@@ -121,9 +121,8 @@ export class Zero {
     this.#swapper = new Swapper(this.#order, offload.optimizer?.bufferCount ?? 2)
     for (const unit of this.#order) this.#watch(unit)
     if (sharded) {
-      const { prefetch, maxLive, leaf } = options
-      const fetching = { group: group.duplicate(), prefetch, maxLive, overlap, ...(leaf && { leaf }) }
-      this.fetcher = new Fetcher(model, this.units, fetching)
+      const { prefetch, maxLive } = options
+      this.fetcher = new Fetcher(model, this.units, { group: group.duplicate(), prefetch, maxLive, overlap })
     }
   }
 
