@@ -85,6 +85,8 @@ export interface NativeSwap {
   note: string // why something slower is used; empty: nothing is
 }
 
+export type Device = 'cpu' | 'cuda'
+
 /** What there is beside the CPU, and what is missing. */
 export interface NativeDevices {
   /** Whether CUDA's backend is there; `reason` otherwise, or why no device can be opened. */
@@ -116,15 +118,9 @@ export interface Native {
    * Threads of the kernels' pool, whether all streams are one (`--serial`), and the device (the one there is, where
    * none is said). Before the first op. @throws DEVICE with the reason and the cure where there is none.
    */
-  configure(options: {
-    threads: number
-    serial: boolean
-    memoryLimit?: number
-    device?: 'cpu' | 'cuda'
-    index?: number
-  }): void
+  configure(options: { threads: number; serial: boolean; memoryLimit?: number; device?: Device; index?: number }): void
   /** The one that tensors are on. */
-  device(): 'cpu' | 'cuda'
+  device(): Device
   /** Looks; opens no device. `libraries`: opens those, which are large; else none is listed. */
   devices(libraries?: boolean): NativeDevices
 

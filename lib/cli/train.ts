@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ZeroshardError } from '../binding/errors.js'
-import { binding } from '../binding/native.js'
+import { binding, type Device } from '../binding/native.js'
 import { applyOverrides, type Config, parseConfigText, requireForTrain, resolveConfig } from '../config/index.js'
 import { joinWorld, leaveWorld } from '../engine/initialize.js'
 import { launchLocal, type RankEnvironment, readEnvironment } from '../launch/index.js'
@@ -13,7 +13,7 @@ import { trainRank } from './trainer.js'
 
 export interface TrainFlags {
   nproc?: number
-  device?: 'cpu' | 'cuda'
+  device?: Device
   steps?: number
   seed?: number
   set: string[]

@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { type ErrorCode, ZeroshardError } from '../binding/errors.js'
-import { binding } from '../binding/native.js'
+import { binding, type Device } from '../binding/native.js'
 import { loadPretrained } from '../checkpoint/pretrained.js'
 import { type Config, readConfigSource, resolveConfig } from '../config/index.js'
 import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment, rendezvous } from '../launch/index.js'
@@ -39,8 +39,6 @@ export interface World {
   meeting: Rendezvous
   group: ProcessGroup
 }
-
-type Device = 'cpu' | 'cuda'
 
 /** The process's place among the ranks is one: engines share it, and the last one to close leaves. */
 let joined: { world: Promise<World>; users: number } | undefined

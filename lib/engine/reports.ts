@@ -2,7 +2,7 @@
 // command line and initialize() make the same observer; the latter also calls it, and prints to stderr.
 
 import type { Config } from '../config/index.js'
-import { Observer, type ObserverOptions } from '../monitor/observer.js'
+import { asksForReports, Observer, type ObserverOptions } from '../monitor/observer.js'
 import type { Tensor } from '../tensor/tensor.js'
 import type { Engine } from './engine.js'
 
@@ -29,14 +29,6 @@ export function observerOf<Args extends Tensor[]>(engine: Engine<Args>, config: 
     output.print(`step ${step}: the gradient of ${parameter} is not finite; the update is left out`)
   return observer
 }
-
-const asksForReports = (config: Config): boolean =>
-  config.wall_clock_breakdown ||
-  config.memory_breakdown ||
-  [
-    ...[config.tensorboard, config.csv_monitor, config.jsonl_monitor, config.prometheus],
-    ...[config.comms_logger, config.flops_profiler],
-  ].some(({ enabled }) => enabled)
 
 /** For a loop of the user's own: notes, reports after each step, a line every `steps_per_print`, the last at close(). */
 export function reportSteps<Args extends Tensor[]>(engine: Engine<Args>, config: Config): void {

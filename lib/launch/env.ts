@@ -1,6 +1,7 @@
 // Where this process stands among the ranks: torchrun's environment variables, and ours.
 
 import { ZeroshardError } from '../binding/errors.js'
+import type { Device } from '../binding/native.js'
 
 export interface RankEnvironment {
   rank: number
@@ -19,7 +20,7 @@ export interface RankEnvironment {
   /** Bytes that this rank's tensors may take, offloaded ones included, where the user says so. */
   memoryLimit: number | undefined
   /** Where the tensors are, where the user says so. */
-  device: 'cpu' | 'cuda' | undefined
+  device: Device | undefined
   /** True where our launcher started this process. */
   launched: boolean
 }
@@ -64,7 +65,7 @@ export function readEnvironment(env: NodeJS.ProcessEnv = process.env): RankEnvir
   }
 }
 
-function oneDevice(text: string | undefined): 'cpu' | 'cuda' | undefined {
+function oneDevice(text: string | undefined): Device | undefined {
   if (text === undefined || text === '') return undefined
   if (text === 'cpu' || text === 'cuda') return text
   throw new ZeroshardError('ARGUMENT', `environment variable ZEROSHARD_DEVICE is '${text}'; it must be cpu or cuda`)

@@ -52,6 +52,7 @@ const makers: Record<keyof MonitorConfig, (folder: string, job: string, resumedA
   jsonl_monitor: (folder, job) => new JsonLines(folder, job),
   prometheus: (folder, job) => new PrometheusFile(folder, job),
 }
+export const sinkNames = Object.keys(makers) as (keyof MonitorConfig)[]
 
 /** The sinks that a configuration names, as one. */
 export function makeMonitor(config: MonitorConfig, options: MonitorOptions): Sink {
@@ -70,7 +71,7 @@ export function makeMonitor(config: MonitorConfig, options: MonitorOptions): Sin
       } catch {}
     }
   }
-  for (const name of Object.keys(makers) as (keyof MonitorConfig)[]) {
+  for (const name of sinkNames) {
     const { enabled, output_path, job_name } = config[name] ?? {}
     if (!enabled || options.rank !== 0) continue
     const folder = resolve(options.directory ?? '.', output_path ?? '')

@@ -11,7 +11,7 @@ import { binding } from '../binding/native.js'
 import { breakdown } from './breakdown.js'
 import { type CommsConfig, CommsLogger, unknownCollectives } from './comms.js'
 import { measurePeak, mfu, modelFlops } from './flops.js'
-import { type MonitorConfig, type MonitorEvent, makeMonitor, type Sink } from './monitor.js'
+import { type MonitorConfig, type MonitorEvent, makeMonitor, type Sink, sinkNames } from './monitor.js'
 import { ModuleProfiler, type ProfileConfig, type ProfiledModule, profileReport, workOf } from './profile.js'
 import { memoryTable } from './table.js'
 import { Timers, timersLine } from './timers.js'
@@ -27,6 +27,11 @@ export interface ObserverConfig extends MonitorConfig {
   comms_logger?: CommsConfig & { enabled?: boolean }
   flops_profiler?: ProfileConfig
 }
+
+/** Whether there is anything for an observer to do. */
+export const asksForReports = (config: ObserverConfig): boolean =>
+  Boolean(config.wall_clock_breakdown || config.memory_breakdown) ||
+  [...sinkNames.map((name) => config[name]), config.comms_logger, config.flops_profiler].some((it) => it?.enabled)
 
 /** What an observer must know of the run. */
 export interface ObserverOptions {

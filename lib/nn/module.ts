@@ -90,6 +90,13 @@ export abstract class Module {
     return [...this.namedParameters().values()]
   }
 
+  /** Parameters of this module and all below, but of `except`; names and paths stay, where parameters() gives new ones. */
+  parametersBelow(except: ReadonlySet<Module> = new Set()): Set<Parameter> {
+    if (except.has(this)) return new Set()
+    const below = this.children().flatMap(([, child]) => [...child.parametersBelow(except)])
+    return new Set([...this.ownParameters(), ...below])
+  }
+
   /** Calls `fn` on this module and all below, parents first, after setting their paths. */
   visit(fn: (module: Module) => void, path = ''): void {
     this.path = path

@@ -93,9 +93,15 @@ function trustNorms(part: OptimizerPart, step: Tensor, crossings: readonly Cross
       run(step.view([count], offset), 2 * index + 1)
     })
   each((x, at) => runOp('absmax', [largest.view([1], at)], [x]))
-  if (crossings.length) shareLargest(part, largest, crossings, buffer)
+  if (crossings.length) share(part, largest, crossings, { width: 2, buffer, combine: largestOver, counts: () => true })
   each((x, at) => runOp('sum_squares', [sums.view([2], 2 * at)], [x, largest.view([1], at)]))
-  if (crossings.length) shareSums(part, sums, crossings, buffer)
+  if (crossings.length)
+    share(part, sums, crossings, {
+      width: 4,
+      buffer: (count) => buffer(count, 'i64'), // sums of squares are exact integers
+      combine: (over, own) => over.allReduce(own),
+      counts: ({ sliced }) => sliced?.counts ?? false,
+    })
   each((_, at) => runOp('norm_finish', [norms.view([1], at)], [sums.view([2], 2 * at), largest.view([1], at)]))
   return norms
 }
@@ -104,59 +110,54 @@ function trustNorms(part: OptimizerPart, step: Tensor, crossings: readonly Cross
 function eachOwn(
   pieces: readonly ParameterPiece[],
   crossings: readonly Crossing[],
-  run: (piece: number, row: number, crossing: Crossing) => void,
+  run: (piece: number, row: number) => void,
 ): void {
   for (const [row, crossing] of crossings.entries()) {
     const piece = pieces.findIndex(({ name }) => name === crossing.name)
-    if (piece >= 0) run(piece, row, crossing)
+    if (piece >= 0) run(piece, row)
   }
 }
 
-/** Largest values of crossing parameters over all their ranks: a row of a table for each. */
-function shareLargest(
-  { group, pieces }: OptimizerPart,
-  largest: Tensor,
-  crossings: readonly Crossing[],
-  buffer: (count: number) => Tensor,
-): void {
-  const size = 2 * crossings.length
-  const table = buffer(size)
-  const most = (over: PartGroup, own: Tensor): void => {
-    const all = buffer(own.count * over.size)
-    over.allGather(all, own)
-    for (let rank = 0; rank < over.size; rank++)
-      for (let at = 0; at < own.count; at++)
-        runOp('absmax', [own.view([1], at)], [all.view([1], rank * own.count + at)])
-  }
-  eachOwn(pieces, crossings, (piece, row) => runOp('cast', [table.view([2], 2 * row)], [largest.view([2], 2 * piece)]))
-  most(group, table)
-  for (const [over, rows] of slicedRows(crossings)) {
-    const part = buffer(2 * rows.length)
-    for (const [index, row] of rows.entries()) runOp('cast', [part.view([2], 2 * index)], [table.view([2], 2 * row)])
-    most(over, part)
-    for (const [index, row] of rows.entries()) runOp('cast', [table.view([2], 2 * row)], [part.view([2], 2 * index)])
-  }
-  eachOwn(pieces, crossings, (piece, row) => runOp('cast', [largest.view([2], 2 * piece)], [table.view([2], 2 * row)]))
+/** Elementwise maxima of the ranks' own values, in place. */
+function largestOver(over: PartGroup, own: Tensor): void {
+  const all = empty([own.count * over.size], { category: 'buffers', zero: true, shared: true })
+  over.allGather(all, own)
+  for (let rank = 0; rank < over.size; rank++)
+    for (let at = 0; at < own.count; at++) runOp('absmax', [own.view([1], at)], [all.view([1], rank * own.count + at)])
 }
 
-/** The same for sums of squares, which are exact integers. */
-function shareSums(
+/** How values of pieces become those of whole parameters. */
+interface Sharing {
+  /** Elements of a piece. */
+  width: number
+  buffer(count: number): Tensor
+  combine(over: PartGroup, own: Tensor): void
+  /** Whether this rank's part of a sliced parameter goes in. */
+  counts(crossing: Crossing): boolean
+}
+
+/**
+ * Replaces each piece's row of `values` by what `combine` makes of it over all ranks that have a part of its parameter:
+ * a row of a table for each crossing, then the rows of sliced ones once more over their own groups.
+ */
+function share(
   { group, pieces }: OptimizerPart,
-  sums: Tensor,
+  values: Tensor,
   crossings: readonly Crossing[],
-  buffer: (count: number, dtype: 'i64') => Tensor,
+  { width, buffer, combine, counts }: Sharing,
 ): void {
-  const table = buffer(4 * crossings.length, 'i64')
-  eachOwn(pieces, crossings, (piece, row) => runOp('cast', [table.view([4], 4 * row)], [sums.view([4], 4 * piece)]))
-  group.allReduce(table)
+  const at = (of: Tensor, row: number): Tensor => of.view([width], width * row)
+  const table = buffer(width * crossings.length)
+  eachOwn(pieces, crossings, (piece, row) => runOp('cast', [at(table, row)], [at(values, piece)]))
+  combine(group, table)
   for (const [over, rows] of slicedRows(crossings)) {
-    const part = buffer(4 * rows.length, 'i64')
+    const part = buffer(width * rows.length)
     for (const [index, row] of rows.entries())
-      if (crossings[row]?.sliced?.counts) runOp('cast', [part.view([4], 4 * index)], [table.view([4], 4 * row)])
-    over.allReduce(part)
-    for (const [index, row] of rows.entries()) runOp('cast', [table.view([4], 4 * row)], [part.view([4], 4 * index)])
+      if (counts(crossings[row] as Crossing)) runOp('cast', [at(part, index)], [at(table, row)])
+    combine(over, part)
+    for (const [index, row] of rows.entries()) runOp('cast', [at(table, row)], [at(part, index)])
   }
-  eachOwn(pieces, crossings, (piece, row) => runOp('cast', [sums.view([4], 4 * piece)], [table.view([4], 4 * row)]))
+  eachOwn(pieces, crossings, (piece, row) => runOp('cast', [at(values, piece)], [at(table, row)]))
 }
 
 /** Rows of sliced parameters, by the group that has their parts. */

@@ -42,7 +42,7 @@ export function cutModel(
   const placement: Placement = { stages: mesh.sizes.pp, numChunks, layout }
   model.namedParameters() // gives names and paths
   const layers = model.layers()
-  const used = layers.map(parametersOf)
+  const used = layers.map(({ modules }) => new Set(modules.flatMap((module) => [...module.parametersBelow()])))
   const infos = layers.map(({ type, time }, index) => {
     const numParameters = [...(used[index] as Set<Parameter>)].reduce((sum, { count }) => sum + count, 0)
     return { type, numParameters, time: time ?? numParameters }
@@ -66,19 +66,6 @@ export function cutModel(
     }
   })
   return { placement, chunks, has: (parameter) => own.has(parameter) }
-}
-
-function parametersOf({ modules }: Layer): Set<Parameter> {
-  const found = new Set<Parameter>()
-  for (const module of modules) {
-    // Without the side effect of parameters(), which would name them from here.
-    const visit = (part: Module): void => {
-      for (const parameter of part.ownParameters()) found.add(parameter)
-      for (const [, child] of part.children()) visit(child)
-    }
-    visit(module)
-  }
-  return found
 }
 
 /** A parameter of several stages: one group of the ranks that have the same part of it. */

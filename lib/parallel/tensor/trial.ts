@@ -37,7 +37,7 @@ interface Shown {
 /** Whether hidden units of `pair` can be dealt to ranks. The module is as before. */
 export function addsUp(module: Module, pair: Pair): boolean {
   const linears = new Set<Module>([...pair.up.map(([, layer]) => layer), pair.down[1]])
-  const others = parametersBut(module, linears)
+  const others = [...module.parametersBelow(linears)].filter(({ materialized }) => !materialized)
   if (others.reduce((sum, { count }) => sum + count, 0) > MOST_OTHERS) return false
   const { inputs } = sizesOf(pair.up[0]?.[1] as AnyLinear)
   return [
@@ -60,17 +60,6 @@ export function addsUp(module: Module, pair: Pair): boolean {
 
 const same = (a: readonly Float32Array[], b: readonly Float32Array[]): boolean =>
   a.length === b.length && a.every((values, i) => values.join() === b[i]?.join())
-
-function parametersBut(module: Module, linears: ReadonlySet<Module>): Parameter[] {
-  const found = new Set<Parameter>()
-  const visit = (part: Module): void => {
-    if (linears.has(part)) return
-    for (const parameter of part.ownParameters()) found.add(parameter)
-    for (const [, child] of part.children()) visit(child)
-  }
-  visit(module)
-  return [...found].filter(({ materialized }) => !materialized)
-}
 
 /** Stands for the last linear: keeps the sum, and gives what does not depend on it. */
 class Told extends Module {
