@@ -85,12 +85,11 @@ char *DeviceStream::scratch(size_t bytes) {
 int Staging::add(const void *data, size_t bytes, bool on_device, Use use) {
   char *begin = static_cast<char *>(const_cast<void *>(data));
   int index = static_cast<int>(ranges_.size());
-  Range range{begin, bytes, 0, on_device && bytes > 0, use, index};
+  Range range{begin, bytes, 0, on_device && bytes > 0, use};
   if (range.on_device) {
     for (int i = 0; i < index; i++) {
       const Range &other = ranges_[static_cast<size_t>(i)];
       if (!other.on_device || begin < other.data || begin + bytes > other.data + other.bytes) continue;
-      range.whole = other.whole;
       range.offset = other.offset + static_cast<size_t>(begin - other.data);
       ranges_.push_back(range);
       return index;

@@ -84,7 +84,6 @@ class Staging {
     size_t bytes, offset;
     bool on_device;
     int use;
-    int whole;  // the range that this one is a part of; itself, where it is none
   };
   DeviceStream *device_;
   std::vector<Range> ranges_;

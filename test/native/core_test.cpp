@@ -9,16 +9,9 @@
 
 #include "../../native/backend/cpu/backend.h"
 #include "../../native/core/runtime.h"
+#include "check.h"
 
 namespace {
-
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      exit(1);                                                        \
-    }                                                                 \
-  } while (0)
 
 template <class Body>
 std::string code_of(Body body) {

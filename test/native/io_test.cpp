@@ -13,16 +13,9 @@
 #include "../../native/backend/cpu/backend.h"
 #include "../../native/core/runtime.h"
 #include "../../native/io/swap_file.h"
+#include "check.h"
 
 namespace {
-
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      exit(1);                                                        \
-    }                                                                 \
-  } while (0)
 
 std::string folder;
 

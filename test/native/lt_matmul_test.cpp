@@ -16,14 +16,7 @@
 #include "../../native/backend/cuda/matmul.h"
 #include "../../native/core/threadpool.h"
 #include "../../native/ops/matmul.h"
-
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      exit(1);                                                        \
-    }                                                                 \
-  } while (0)
+#include "check.h"
 
 namespace zs::cuda {
 

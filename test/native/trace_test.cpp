@@ -6,16 +6,9 @@
 
 #include "../../native/backend/cpu/backend.h"
 #include "../../native/core/runtime.h"
+#include "check.h"
 
 namespace {
-
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      exit(1);                                                        \
-    }                                                                 \
-  } while (0)
 
 void the_ring_keeps_the_newest() {
   zs::Trace trace;

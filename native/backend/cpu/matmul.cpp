@@ -1,5 +1,5 @@
 // matmul on the CPU: reads the call, picks the instruction set and the walk (few rows, batch of small, one large).
-#include "../../ops/matmul.h"
+#include "../matmul_call.h"
 #include "cpu.h"
 #include "gemm.h"
 
@@ -20,20 +20,6 @@ const GemmKernels *gemm_kernels(int dtype, [[maybe_unused]] bool pairs) {
 namespace {
 
 int size_of(int dtype) { return dtype == ZS_F32 ? 4 : 2; }
-
-int32_t check(zs_call *call, int64_t m, int64_t n, int epilogue, bool accumulate) {
-  const zs_tensor *t = call->tensors;
-  const int a = t[MATMUL_A].dtype, y = t[MATMUL_Y].dtype;
-  const bool gelu = epilogue == EPILOGUE_GELU_TANH || epilogue == EPILOGUE_GELU_ERF;
-  const bool dgelu = epilogue == EPILOGUE_DGELU_TANH || epilogue == EPILOGUE_DGELU_ERF;
-  if (a < ZS_F32 || a > ZS_F16 || t[MATMUL_B].dtype != a || (y != ZS_F32 && y != a))
-    return fail(call, ZS_UNSUPPORTED, "matmul: dtypes a %d, b %d, y %d", a, t[MATMUL_B].dtype, y);
-  if (accumulate && gelu) return fail(call, ZS_BAD_ARGUMENT, "matmul: accumulate excludes GELU");
-  if (dgelu && present(call, MATMUL_BIAS)) return fail(call, ZS_BAD_ARGUMENT, "matmul: dGELU excludes a bias");
-  if (dgelu && m > 0 && n > 0 && !present(call, MATMUL_PRE_IN))
-    return fail(call, ZS_BAD_ARGUMENT, "matmul: dGELU needs pre_in");
-  return ZS_OK;
-}
 
 bool run(const zs_call *call, GemmProblem &p, int64_t batch, bool shared_b) {
   if (batch == 0 || p.m == 0 || p.n == 0) return true;
@@ -63,7 +49,7 @@ int32_t matmul(zs_call *call) {
   p.trans_a = integer(call, MATMUL_TRANS_A) != 0, p.trans_b = integer(call, MATMUL_TRANS_B) != 0;
   p.finish.epilogue = static_cast<int>(integer(call, MATMUL_EPILOGUE));
   p.finish.accumulate = integer(call, MATMUL_ACCUMULATE) != 0;
-  if (int32_t status = check(call, p.m, p.n, p.finish.epilogue, p.finish.accumulate)) return status;
+  if (int32_t status = check_matmul(call, p.m, p.n, p.finish.epilogue, p.finish.accumulate)) return status;
   p.a = t[MATMUL_A].data, p.b = t[MATMUL_B].data;
   p.a_row = p.trans_a ? p.m : p.k, p.b_row = p.trans_b ? p.k : p.n;
   p.a_size = size_of(t[MATMUL_A].dtype), p.y_size = size_of(t[MATMUL_Y].dtype);

@@ -1,7 +1,7 @@
 // matmul through cuBLASLt. Its matrices are column-major: y (M,N) of ours is its D (N,M), so our b is its A and our a
 // its B. What cuBLASLt does in its epilogue it does; the rest (erf GELU, dGELU that accumulates, what its heuristics
-// refuse) follows as kernels of our own. Includes no CUDA header: test/native/cuda_matmul_test.cpp runs it on the host.
-#include "../../ops/matmul.h"
+// refuse) follows as kernels of our own. Includes no CUDA header: test/native/lt_matmul_test.cpp runs it on the host.
+#include "../matmul_call.h"
 
 #include <algorithm>
 #include <array>
@@ -38,12 +38,6 @@ int64_t size_of(int dtype) { return dtype == ZS_F32 ? 4 : 2; }
 int64_t alignment(const void *data) {
   uintptr_t address = reinterpret_cast<uintptr_t>(data);
   return static_cast<int64_t>(std::min<uintptr_t>(256, address & (~address + 1)));
-}
-
-template <class... Arguments>
-int32_t fail(zs_call *call, zs_status status, const char *format, Arguments... arguments) {
-  snprintf(call->error, sizeof call->error, format, arguments...);
-  return status;
 }
 
 // Descriptors of one product; the first failure is kept.
@@ -224,20 +218,6 @@ int32_t in_steps(zs_call *call, const CublasLt &lt, const Problem &given, int ep
   return follow(call, unary_backward, "unary_backward", {y, y, pre, kAbsent}, kind);
 }
 
-int32_t check(zs_call *call, int64_t m, int64_t n, int epilogue, bool accumulate) {
-  const zs_tensor *t = call->tensors;
-  const int a = t[MATMUL_A].dtype, y = t[MATMUL_Y].dtype;
-  const bool gelu = epilogue == EPILOGUE_GELU_TANH || epilogue == EPILOGUE_GELU_ERF;
-  const bool dgelu = epilogue == EPILOGUE_DGELU_TANH || epilogue == EPILOGUE_DGELU_ERF;
-  if (a < ZS_F32 || a > ZS_F16 || t[MATMUL_B].dtype != a || (y != ZS_F32 && y != a))
-    return fail(call, ZS_UNSUPPORTED, "matmul: dtypes a %d, b %d, y %d", a, t[MATMUL_B].dtype, y);
-  if (accumulate && gelu) return fail(call, ZS_BAD_ARGUMENT, "matmul: accumulate excludes GELU");
-  if (dgelu && t[MATMUL_BIAS].data) return fail(call, ZS_BAD_ARGUMENT, "matmul: dGELU excludes a bias");
-  if (dgelu && m > 0 && n > 0 && !t[MATMUL_PRE_IN].data)
-    return fail(call, ZS_BAD_ARGUMENT, "matmul: dGELU needs pre_in");
-  return ZS_OK;
-}
-
 // The epilogue in cuBLASLt's words; false: it has none that does this.
 bool fused(const Problem &p, int epilogue, int *result) {
   const int bias = p.bias ? LT_EPILOGUE_BIAS : 0;
@@ -259,7 +239,7 @@ int32_t matmul(zs_call *call) {
   p.batch = integer(MATMUL_BATCH), p.m = integer(MATMUL_M), p.n = integer(MATMUL_N), p.k = integer(MATMUL_K);
   p.trans_a = integer(MATMUL_TRANS_A) != 0, p.trans_b = integer(MATMUL_TRANS_B) != 0;
   p.accumulate = integer(MATMUL_ACCUMULATE) != 0;
-  if (int32_t status = check(call, p.m, p.n, epilogue, p.accumulate)) return status;
+  if (int32_t status = check_matmul(call, p.m, p.n, epilogue, p.accumulate)) return status;
   if (p.batch == 0 || p.m == 0 || p.n == 0) return ZS_OK;
   const CublasLt *lt = cublaslt(call->error);
   if (!lt) return ZS_UNSUPPORTED;

@@ -4,11 +4,10 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cstdarg>
 #include <cstdint>
-#include <cstdio>
 #include <type_traits>
 
+#include "../../call.h"
 #include "../context.h"
 #include "../kernels.h"
 #include "types.h"
@@ -17,21 +16,10 @@ namespace zs::cuda {
 
 constexpr int kThreads = 256;
 
-template <class T> T *data(const zs_call *call, int index) { return static_cast<T *>(call->tensors[index].data); }
-inline bool present(const zs_call *call, int index) { return call->tensors[index].data != nullptr; }
-inline int64_t integer(const zs_call *call, int index) { return static_cast<int64_t>(call->scalars[index]); }
 inline float real(const zs_call *call, int index) { return static_cast<float>(call->scalars[index]); }
 inline int dtype_of(const zs_call *call, int index) { return call->tensors[index].dtype; }
 inline int64_t count_of(const zs_call *call, int index) { return call->tensors[index].count; }
 inline int64_t bytes_of(int dtype) { return dtype == ZS_I64 ? 8 : dtype == ZS_U8 ? 1 : dtype == ZS_BF16 || dtype == ZS_F16 ? 2 : 4; }
-
-__attribute__((format(printf, 3, 4))) inline int32_t fail(zs_call *call, zs_status status, const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(call->error, sizeof call->error, format, arguments);
-  va_end(arguments);
-  return status;
-}
 
 template <class Body> int32_t by_float(zs_call *call, int dtype, Body body) {
   switch (dtype) {

@@ -13,28 +13,21 @@ namespace zs::cuda {
 
 namespace {
 
-template <class Function>
-bool bind(Function &into, const char *name, std::string &missing) {
-  into = reinterpret_cast<Function>(symbol(Library::cublaslt, name));
-  if (!into && missing.empty()) missing = name;
-  return into != nullptr;
-}
-
 std::string bind_all(CublasLt &lt, int (**create)(LtHandle *)) {
   std::string missing;
-  bind(*create, "cublasLtCreate", missing);
-  bind(lt.status_string, "cublasLtGetStatusString", missing);
-  bind(lt.layout_create, "cublasLtMatrixLayoutCreate", missing);
-  bind(lt.layout_destroy, "cublasLtMatrixLayoutDestroy", missing);
-  bind(lt.layout_set, "cublasLtMatrixLayoutSetAttribute", missing);
-  bind(lt.desc_create, "cublasLtMatmulDescCreate", missing);
-  bind(lt.desc_destroy, "cublasLtMatmulDescDestroy", missing);
-  bind(lt.desc_set, "cublasLtMatmulDescSetAttribute", missing);
-  bind(lt.preference_create, "cublasLtMatmulPreferenceCreate", missing);
-  bind(lt.preference_destroy, "cublasLtMatmulPreferenceDestroy", missing);
-  bind(lt.preference_set, "cublasLtMatmulPreferenceSetAttribute", missing);
-  bind(lt.heuristic, "cublasLtMatmulAlgoGetHeuristic", missing);
-  bind(lt.matmul, "cublasLtMatmul", missing);
+  bind(Library::cublaslt, *create, "cublasLtCreate", missing);
+  bind(Library::cublaslt, lt.status_string, "cublasLtGetStatusString", missing);
+  bind(Library::cublaslt, lt.layout_create, "cublasLtMatrixLayoutCreate", missing);
+  bind(Library::cublaslt, lt.layout_destroy, "cublasLtMatrixLayoutDestroy", missing);
+  bind(Library::cublaslt, lt.layout_set, "cublasLtMatrixLayoutSetAttribute", missing);
+  bind(Library::cublaslt, lt.desc_create, "cublasLtMatmulDescCreate", missing);
+  bind(Library::cublaslt, lt.desc_destroy, "cublasLtMatmulDescDestroy", missing);
+  bind(Library::cublaslt, lt.desc_set, "cublasLtMatmulDescSetAttribute", missing);
+  bind(Library::cublaslt, lt.preference_create, "cublasLtMatmulPreferenceCreate", missing);
+  bind(Library::cublaslt, lt.preference_destroy, "cublasLtMatmulPreferenceDestroy", missing);
+  bind(Library::cublaslt, lt.preference_set, "cublasLtMatmulPreferenceSetAttribute", missing);
+  bind(Library::cublaslt, lt.heuristic, "cublasLtMatmulAlgoGetHeuristic", missing);
+  bind(Library::cublaslt, lt.matmul, "cublasLtMatmul", missing);
   return missing;
 }
 

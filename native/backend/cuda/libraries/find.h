@@ -18,6 +18,12 @@ struct Opened {
 
 const Opened &open_library(Library which);  // any thread; stays open
 void *symbol(Library which, const char *name);  // nullptr where there is none
+// The function of that name; the first that is not there is noted.
+template <class Function>
+void bind(Library which, Function &into, const char *name, std::string &missing) {
+  into = reinterpret_cast<Function>(symbol(which, name));
+  if (!into && missing.empty()) missing = name;
+}
 int32_t library_info(int32_t index, zs_library_info *info);
 
 }  // namespace zs::cuda

@@ -14,35 +14,29 @@ struct Made {
   std::string reason;
 };
 
-template <class Function>
-void bind(Function &into, const char *name, std::string &missing) {
-  into = reinterpret_cast<Function>(symbol(Library::nccl, name));
-  if (!into && missing.empty()) missing = name;
-}
-
 Made make() {
   Made made;
   const Opened &library = open_library(Library::nccl);
   if (!library.handle) return {{}, library.reason};
   std::string missing;
   Nccl &n = made.nccl;
-  bind(n.error_string, "ncclGetErrorString", missing);
-  bind(n.last_error, "ncclGetLastError", missing);
-  bind(n.unique_id, "ncclGetUniqueId", missing);
-  bind(n.init, "ncclCommInitRankConfig", missing);
-  bind(n.split, "ncclCommSplit", missing);
-  bind(n.shrink, "ncclCommShrink", missing);
-  bind(n.async_error, "ncclCommGetAsyncError", missing);
-  bind(n.destroy, "ncclCommDestroy", missing);
-  bind(n.abort, "ncclCommAbort", missing);
-  bind(n.group_start, "ncclGroupStart", missing);
-  bind(n.group_end, "ncclGroupEnd", missing);
-  bind(n.all_reduce, "ncclAllReduce", missing);
-  bind(n.reduce_scatter, "ncclReduceScatter", missing);
-  bind(n.all_gather, "ncclAllGather", missing);
-  bind(n.broadcast, "ncclBroadcast", missing);
-  bind(n.send, "ncclSend", missing);
-  bind(n.recv, "ncclRecv", missing);
+  bind(Library::nccl, n.error_string, "ncclGetErrorString", missing);
+  bind(Library::nccl, n.last_error, "ncclGetLastError", missing);
+  bind(Library::nccl, n.unique_id, "ncclGetUniqueId", missing);
+  bind(Library::nccl, n.init, "ncclCommInitRankConfig", missing);
+  bind(Library::nccl, n.split, "ncclCommSplit", missing);
+  bind(Library::nccl, n.shrink, "ncclCommShrink", missing);
+  bind(Library::nccl, n.async_error, "ncclCommGetAsyncError", missing);
+  bind(Library::nccl, n.destroy, "ncclCommDestroy", missing);
+  bind(Library::nccl, n.abort, "ncclCommAbort", missing);
+  bind(Library::nccl, n.group_start, "ncclGroupStart", missing);
+  bind(Library::nccl, n.group_end, "ncclGroupEnd", missing);
+  bind(Library::nccl, n.all_reduce, "ncclAllReduce", missing);
+  bind(Library::nccl, n.reduce_scatter, "ncclReduceScatter", missing);
+  bind(Library::nccl, n.all_gather, "ncclAllGather", missing);
+  bind(Library::nccl, n.broadcast, "ncclBroadcast", missing);
+  bind(Library::nccl, n.send, "ncclSend", missing);
+  bind(Library::nccl, n.recv, "ncclRecv", missing);
   if (!missing.empty())
     made.reason = "NCCL " + library.version + " at " + library.path + " has no " + missing +
                   "; 2.27 or newer is needed";
