@@ -16,7 +16,7 @@ import {
 } from './tape.js'
 
 /**
- * Backward from a scalar loss; gradients are added to the leaves' `grad`, times `scale`.
+ * Backward from a scalar loss; gradients are added to the leaves' `grad`, times `scale` (a function: a graph's own).
  * @throws AUTOGRAD where the loss is no scalar, or depends on nothing that wants a gradient.
  * @example
  * const x = tensor([1, 2])
@@ -24,7 +24,7 @@ import {
  * backwardFrom(ops.sum(ops.square(x)))
  * x.grad as Tensor // [2, 4]
  */
-export function backwardFrom(loss: Tensor, scale = 1, postponed?: PostponedWork): void {
+export function backwardFrom(loss: Tensor, scale: number | (() => number) = 1, postponed?: PostponedWork): void {
   loss.check('backward')
   if (loss.count !== 1) {
     throw new ZeroshardError(
@@ -36,7 +36,7 @@ export function backwardFrom(loss: Tensor, scale = 1, postponed?: PostponedWork)
     throw new ZeroshardError('AUTOGRAD', '[backward] the loss depends on no parameter, or was computed under noGrad()')
   }
   const seed = empty(loss.shape, { dtype: loss.dtype })
-  runOp('fill', [seed], [], [scale])
+  runOp('fill', [seed], [], typeof scale === 'number' ? [scale] : () => [scale()])
   try {
     backward([loss], [seed], { postponed })
   } finally {

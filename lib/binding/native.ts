@@ -132,6 +132,8 @@ export interface Native {
   free(): number
   /** packet: [op, stream, outputs…, inputs… (0 = absent), scalars…] → 0. Checks liveness, queues, returns. */
   run(): number
+  /** The same within a graph that is being captured, for scalars that change → number of the call in the graph. */
+  runLive(): number
   /** packet: [kind, group, stream, output, input, count per rank / root / peer, tag, average (0 or 1)] → 0. */
   collective(): number
   /** packet: [0 read or 1 write, swap file, n, n times: offset in bytes, handle] → 0. Queued on the stream `disk`. */
@@ -152,6 +154,20 @@ export interface Native {
   resetPeak(): void
   /** Seconds that streams were busy since the start, and number of ops, by stream. */
   streamStats(): { busySeconds: number[]; ops: number[] }
+  /**
+   * What is queued from here to graphEnd() is captured by the device instead of done. Both wait for the streams.
+   * @throws UNSUPPORTED where the device has no graphs
+   */
+  graphBegin(): void
+  /**
+   * The graph. `giveUp`: none, and nothing is said (-1).
+   * @throws the first reason why something could not be captured; nothing of it is done then
+   */
+  graphEnd(giveUp?: boolean): number
+  /** Queues it on the compute stream, after and before all else; `changes`: [call, its scalars…] for live calls. */
+  graphLaunch(graph: number, changes: Float64Array): void
+  /** Waits for the device. */
+  graphDrop(graph: number): void
   /** Records every task of the streams from now on, the newest `capacity`; 0: no more, and what is left is forgotten. */
   traceStart(capacity: number): void
   traceTake(): NativeTrace
@@ -192,7 +208,7 @@ export function binding(): Binding {
 }
 
 /** Called for each operation: they answer with a number, and keep their error until it is asked for. */
-const hot = new Set(['alloc', 'view', 'free', 'run', 'collective', 'lastError'])
+const hot = new Set(['alloc', 'view', 'free', 'run', 'runLive', 'collective', 'lastError'])
 
 /** The addon throws, and rejects with, plain errors that have a code; its callers get ours. */
 function withOurErrors(addon: Native): Native {

@@ -54,6 +54,11 @@ export const scalars = {
   steps_per_print: served(nullable(number({ above: 0 })), null, 'steps between printed lines; null: the progress line'),
   wall_clock_breakdown: served(boolean, false, 'print the time of forward, backward and step'),
   memory_breakdown: served(boolean, false, 'print the bytes of parameters, gradients, optimizer and activations'),
+  cuda_graphs: served(
+    boolean,
+    false,
+    "trainBatch()'s steps are captured by the device once and launched as one graph; where they cannot be, a note says why",
+  ),
   dump_state: served(
     boolean,
     false,

@@ -122,8 +122,12 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   }
 
   /** After the gradients of `numMicro` micro-batches are reduced. */
-  protected async finishStep(numMicro: number): Promise<StepResult> {
-    const result = await this.observe('step', () => this.#update(numMicro))
+  protected finishStep(numMicro: number): Promise<StepResult> {
+    return this.tellStep(numMicro, () => this.observe('step', () => this.#update(numMicro)))
+  }
+
+  protected async tellStep(numMicro: number, work: () => Promise<StepResult>): Promise<StepResult> {
+    const result = await work()
     this.parts.onStep?.(result, this.#samplesOf(numMicro))
     return result
   }
@@ -134,17 +138,47 @@ export abstract class BaseEngine<Args extends Tensor[]> {
 
   /** Norm, optimizer, figures. */
   async #update(numMicro: number): Promise<StepResult> {
-    const { zero, mesh, maxNorm, scaler, schedule } = this.parts
-    const { lr, lossScale } = this
+    const norm = this.queueUpdate()
+    try {
+      return await this.readFigures(norm, numMicro)
+    } finally {
+      norm.dispose()
+    }
+  }
+
+  /** The update of what is reduced, without its figures; → the gradients' norm. A graph of it asks for its numbers anew. */
+  protected queueUpdate(): Tensor {
+    const { zero, mesh, maxNorm, schedule } = this.parts
     zero.reduceReplicas()
     mesh.group('dp', 'cp').allReduce(this.lossSum, { average: true })
     mesh.group('pp').allReduce(this.lossSum) // the last stage alone has one
     const norm = unscoped(() => zero.gradientNorm())
-    const momentum = schedule.momentum?.(this.#updates)
-    zero.update({ lr, update: this.#updates + 1, norm, maxNorm, lossScale, momentum })
+    const engine = this
+    zero.update({
+      get lr() {
+        return engine.lr
+      },
+      get update() {
+        return engine.#updates + 1
+      },
+      get lossScale() {
+        return engine.lossScale
+      },
+      get momentum() {
+        return schedule.momentum?.(engine.#updates)
+      },
+      norm,
+      maxNorm,
+    })
+    return norm
+  }
+
+  /** What became of the update: figures, the next loss scale, the error of a loss that is not finite. */
+  protected async readFigures(norm: Tensor, numMicro: number): Promise<StepResult> {
+    const { zero, scaler } = this.parts
+    const { lr, lossScale } = this
     const stats = memory.stats()
     const [[sum], [stored]] = (await Promise.all([this.lossSum.data(), norm.data()])) as [Float32Array, Float32Array]
-    norm.dispose()
     runOp('fill', [this.lossSum], [], [0])
     const loss = (sum as number) / numMicro
     this.#gradNorm = (stored as number) / lossScale
@@ -335,8 +369,12 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     const unknown = what.find((name) => !offloadables.includes(name))
     if (unknown !== undefined)
       throw new ZeroshardError('ARGUMENT', `[${op}] '${unknown}' is not one of ${offloadables.join(', ')}`)
+    this.dropGraph()
     for (const unit of this.parts.zero.units) for (const name of what) unit.offload(name, to)
   }
+
+  /** Before memory of the model's moves: a captured step works on what is where it was. */
+  protected dropGraph(): void {}
 
   memory(): ReturnType<typeof memory.stats> {
     return memory.stats()
@@ -347,6 +385,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     try {
       await this.finishSaving()
     } finally {
+      this.dropGraph()
       this.lossSum.dispose()
       this.parts.zero.dispose()
       await this.parts.onClose?.()

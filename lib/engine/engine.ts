@@ -4,12 +4,15 @@
 import { backwardFrom } from '../autograd/functions.js'
 import { noGrad } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
+import { binding } from '../binding/native.js'
+import { trace } from '../monitor/trace.js'
 import { scale as scaleTensor } from '../ops/arithmetic.js'
 import { memory } from '../tensor/memory.js'
 import { tidy, unscoped } from '../tensor/scope.js'
 import { runOp, type Tensor } from '../tensor/tensor.js'
 import { BaseEngine, type EngineParts, type StepResult, type Trainable } from './base.js'
-import { beginBackward, bounded, endBackward, enter, exit, type Participant } from './joint.js'
+import { GraphStep } from './graph-step.js'
+import { beginBackward, bounded, endBackward, enter, exit, isAlone, type Participant } from './joint.js'
 
 /**
  * A model in training: forward, backward, step, checkpoints. Made by `initialize()`; owns the parameters until close().
@@ -42,9 +45,59 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     },
   }
 
+  /** Steps as graphs (`cuda_graphs`): how many were, and why the last one was not. */
+  readonly graphs: GraphStep<Args> | undefined
+  #inTrainBatch = false
+
   constructor(model: Trainable<Args>, parts: EngineParts) {
     super(model, parts)
     enter(this.#participant)
+    if (parts.graphs) this.graphs = this.#makeGraphs()
+  }
+
+  #makeGraphs(): GraphStep<Args> {
+    return new GraphStep({
+      obstacle: () => this.#graphObstacle(),
+      queueStep: (batches) => this.#queueStep(batches),
+      abandonStep: () => {
+        this.#micro = 0
+        this.#backwardDone = this.#backwardOpen = false
+        this.parts.zero.abandonStep()
+      },
+      prepare: () => this.setRandom(0),
+      finish: (norm, numMicro) => this.tellStep(numMicro, () => this.readFigures(norm, numMicro)),
+      note: (text) => this.parts.onNote?.(text),
+    })
+  }
+
+  #graphObstacle(): string | undefined {
+    const { zero, mesh } = this.parts
+    const device = binding().native.device()
+    if (device !== 'cuda') return `the device is the ${device}, which has no graphs`
+    if (!this.#inTrainBatch) return 'forward(), backward() and step() are called one by one; use trainBatch()'
+    if (mesh.world.size > 1) return `collectives between ${mesh.world.size} ranks are not captured yet`
+    if (zero.options.offload?.optimizer || zero.options.offload?.parameters)
+      return 'offloaded states are updated by the host'
+    if (trace.on)
+      return 'operations are timed one by one (a trace, wall_clock_breakdown, flops_profiler or comms_logger)'
+    if (!isAlone()) return 'another engine of this process may take part in a backward'
+    if (this.midStep || !this.#syncing || this.#boundary !== undefined) return 'accumulation is steered by hand'
+    return undefined
+  }
+
+  /** A whole step without its figures. */
+  #queueStep(batches: readonly Args[]): Tensor {
+    for (const [micro, inputs] of batches.entries()) {
+      this.#micro = micro
+      this.backward(unscoped(() => this.forward(...inputs)))
+      this.#backwardDone = false
+    }
+    this.#micro = 0
+    return this.queueUpdate()
+  }
+
+  protected override dropGraph(): void {
+    this.graphs?.drop()
   }
 
   protected get midStep(): boolean {
@@ -110,7 +163,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   backward(loss: Tensor, { scaleForAccumulation = true } = {}): void {
     this.#openBackward()
     beginBackward(this.#participant, loss, scaleForAccumulation)
-    this.observe('backward', () => backwardFrom(loss, this.#gradientScale(scaleForAccumulation)))
+    this.observe('backward', () => backwardFrom(loss, () => this.#gradientScale(scaleForAccumulation)))
     this.addLoss(loss)
     this.#closeBackward()
     loss.dispose()
@@ -165,6 +218,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   async step(): Promise<StepResult | undefined> {
     if (this.#backwardOpen) this.#closeBackward()
     if (!this.#backwardDone) throw new ZeroshardError('AUTOGRAD', '[step] needs a backward() first')
+    if (!this.#inTrainBatch) void this.graphs?.ready // says why it is no graph
     this.#backwardDone = false
     if (!this.isGradientAccumulationBoundary) {
       this.#micro++
@@ -181,8 +235,21 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   }
 
   async trainBatch(next: (firstSample: number) => Args): Promise<StepResult> {
+    this.#inTrainBatch = true
+    try {
+      if (!this.graphs?.ready) return await this.#trainBatch(() => next(this.nextSample))
+      const batches = Array.from({ length: this.numAccumulation }, (_, micro) =>
+        unscoped(() => next(this.samples + this.firstSampleOf(micro))),
+      )
+      return (await this.graphs.step(batches)) ?? (await this.#trainBatch(() => batches.shift() as Args))
+    } finally {
+      this.#inTrainBatch = false
+    }
+  }
+
+  async #trainBatch(next: () => Args): Promise<StepResult> {
     for (;;) {
-      const inputs = unscoped(() => next(this.nextSample))
+      const inputs = unscoped(next)
       this.backward(unscoped(() => this.forward(...inputs)))
       for (const input of inputs) input.dispose()
       const result = await this.step()

@@ -146,6 +146,7 @@ export function makeEngine<Args extends Tensor[]>(
   const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   if (cut) config.hints.push(...bubbleNotes(schedule, pp, config.gradient_accumulation_steps))
+  if (cut && config.cuda_graphs) config.hints.push('cuda_graphs: the steps of a pipeline are not captured')
   const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
   const offload = offloadOf(config)
   const zero = new Zero(model, {
@@ -174,6 +175,7 @@ export function makeEngine<Args extends Tensor[]>(
     mesh,
     meeting: world.meeting,
     asyncSave: config.checkpoint.async_save,
+    graphs: config.cuda_graphs && !cut,
     ...(config.fp16.enabled && { scaler: new LossScaler(config.fp16) }),
     stage,
     seed: config.train.seed,

@@ -36,6 +36,9 @@ export function exit(engine: Participant): void {
   if (running?.leader === engine) endBackward(engine)
 }
 
+/** Whether other engines may have a part in a backward. */
+export const isAlone = (): boolean => engines.size < 2
+
 /** `leader` begins a backward of `loss` (of which a view is kept until endBackward). */
 export function beginBackward(leader: Participant, loss: Tensor, scaleForAccumulation: boolean): void {
   if (engines.size < 2) return

@@ -32,6 +32,10 @@ export interface EngineParts {
   stage: number
   /** Saves are in the background unless said otherwise. */
   asyncSave?: boolean
+  /** Steps of trainBatch() are captured and launched as graphs, where they can be. */
+  graphs?: boolean
+  /** Told what a user may want to know of how steps are run, each thing once. */
+  onNote?: (text: string) => void
   /** Told, on every rank, the first parameter whose gradient was infinite or NaN in a step that was therefore skipped. */
   onNotFinite?: (step: number, parameter: string) => void
   /** After each step that updated the model; the samples of that step, over all ranks. */

@@ -25,6 +25,7 @@ export function observerOf<Args extends Tensor[]>(engine: Engine<Args>, config: 
     ...output,
   })
   engine.observe = observer.wrap
+  parts.onNote ??= (text) => output.print(`note: ${text}`)
   parts.onNotFinite = (step, parameter) =>
     output.print(`step ${step}: the gradient of ${parameter} is not finite; the update is left out`)
   return observer
@@ -37,6 +38,7 @@ export function reportSteps<Args extends Tensor[]>(engine: Engine<Args>, config:
     if (group.rank === 0) process.stderr.write(`${text}\n`)
   }
   for (const hint of parts.hints) print(`note: ${hint}`)
+  parts.onNote = (text) => print(`note: ${text}`)
   // Where nothing is asked for, the traces are left to an observer of the user's own.
   const warn = (text: string): unknown => process.stderr.write(`${text}\n`)
   const observer = asksForReports(config) ? observerOf(engine, config, { print, warn }) : undefined

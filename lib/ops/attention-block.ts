@@ -40,12 +40,13 @@ export function attendBlockBackward(
 }
 
 /** The scalars of dropout for a block that begins at this query and key of the whole. */
-export const drawsAt = (draws: readonly number[], query: number, key: number): number[] => [
-  ...draws.slice(0, 6),
-  query,
-  key,
-  ...draws.slice(8),
-]
+export function drawsAt(draws: Geometry['draws'], query: number, key: number): Geometry['draws'] {
+  if (!draws) return undefined
+  return () => {
+    const of = draws()
+    return [...of.slice(0, 6), query, key, ...of.slice(8)]
+  }
+}
 
 /** The same place, `tokens` tokens further on. */
 export const shifted = (part: Part, tokens: number): Part => ({ ...part, offset: part.offset + tokens * part.row })

@@ -2,7 +2,7 @@
 
 import { record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
-import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { empty, runOp, type Scalars, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
 import { checkProbability, drawsAt, randomState, type SequencePart } from './random.js'
 
@@ -52,8 +52,8 @@ export interface Geometry {
   scale: number
   causal: boolean
   position: number
-  /** The scalars of dropout (native/ops/attention.h). */
-  draws: readonly number[]
+  /** The scalars of dropout (native/ops/attention.h); undefined: there is none. */
+  draws?: (() => readonly number[]) | undefined
 }
 
 const noDraws: readonly number[] = new Array(9).fill(0)
@@ -62,10 +62,10 @@ function drawsOf(
   op: string,
   g: { tq: number; tk: number; hq: number },
   dropout: AttentionDropout | undefined,
-): readonly number[] {
-  if (!dropout) return noDraws
+): (() => readonly number[]) | undefined {
+  if (!dropout) return undefined
   checkProbability(op, dropout.p)
-  if (dropout.p === 0) return noDraws
+  if (dropout.p === 0) return undefined
   const length = dropout.length ?? Math.max(g.tq, g.tk)
   const { p, site, firstHead = 0, totalHeads = g.hq, firstQuery = length - g.tq, firstKey = length - g.tk } = dropout
   const inside = firstHead + g.hq <= totalHeads && firstQuery + g.tq <= length && firstKey + g.tk <= length
@@ -75,8 +75,12 @@ function drawsOf(
       `[${op}] dropout of heads ${firstHead} to ${firstHead + g.hq} of ${totalHeads}, queries from ${firstQuery} (${g.tq}) and keys from ${firstKey} (${g.tk}) of ${length}: the part must lie in the whole`,
     )
   }
-  const { seed, firstSample } = randomState
-  return [p, seed, drawsAt(site), firstSample, firstHead, totalHeads, firstQuery, firstKey, length]
+  const { firstSample } = randomState
+  const draws = drawsAt(site)
+  return () => {
+    const { seed, site: place } = draws()
+    return [p, seed, place, firstSample, firstHead, totalHeads, firstQuery, firstKey, length]
+  }
 }
 
 /** Which queries of o, lse and do these are, and whether other keys were there before (native/ops/attention.h). */
@@ -86,7 +90,12 @@ export interface Place {
   tokens: number
 }
 
-export function scalarsOf(g: Geometry, q: Part, k: Part, v: Part, place?: Place): number[] {
+export function scalarsOf(g: Geometry, q: Part, k: Part, v: Part, place?: Place): Scalars {
+  const { draws } = g
+  return draws ? () => numbersOf(g, q, k, v, draws(), place) : numbersOf(g, q, k, v, noDraws, place)
+}
+
+function numbersOf(g: Geometry, q: Part, k: Part, v: Part, draws: readonly number[], place?: Place): number[] {
   return [
     g.b,
     g.tq,
@@ -106,7 +115,7 @@ export function scalarsOf(g: Geometry, q: Part, k: Part, v: Part, place?: Place)
     v.offset,
     v.row,
     v.batch,
-    ...g.draws,
+    ...draws,
     place?.continues ? 1 : 0,
     place?.first ?? 0,
     place?.tokens ?? g.tq,
@@ -251,7 +260,6 @@ export function cachedAttention(
     scale: options.scale ?? options.headSize ** -0.5,
     causal: true,
     position: cache.length - options.tokens,
-    draws: noDraws,
   }
   const { o, lse } = forward(
     g,

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { recomputeState } from '../autograd/functions.js'
 import { record } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
+import { isCapturing } from '../tensor/graph.js'
 import { countOf, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkFloat, lastDim } from './check.js'
 
@@ -28,9 +29,23 @@ export function siteOf(...parts: readonly (string | number)[]): number {
   return Number(digest.readBigUInt64LE(0) >> 11n)
 }
 
-/** The stream of numbers of one dropout: by name, or the next draw of this micro-batch. */
-export const drawsAt = (site?: string): number =>
-  siteOf('dropout', randomState.step, site ?? `draw ${randomState.draws++}`)
+/** Where the numbers of one dropout come from. */
+export interface Draws {
+  seed: number
+  site: number
+}
+
+/**
+ * The stream of numbers of one dropout: by name, or the next draw of this micro-batch. In a graph: of the step that
+ * launches it.
+ */
+export function drawsAt(site?: string): () => Draws {
+  const name = site ?? `draw ${randomState.draws++}`
+  const now = (): Draws => ({ seed: randomState.seed, site: siteOf('dropout', randomState.step, name) })
+  if (isCapturing()) return now
+  const draws = now()
+  return () => draws
+}
 
 export function checkProbability(op: string, p: number): void {
   if (!(p >= 0 && p < 1)) throw new ZeroshardError('ARGUMENT', `[${op}] p ${p} must be in [0, 1)`)
@@ -60,15 +75,14 @@ export function dropout(x: Tensor, p: number, site?: string, part?: SequencePart
   if (p === 0) return x
   const cols = lastDim('dropout', x)
   const rows = x.count / Math.max(cols, 1)
-  const { seed, firstSample } = randomState
-  const place = drawsAt(site)
+  const { firstSample } = randomState
+  const draws = drawsAt(site)
   const rowOffset = firstSample * (rows / Math.max(x.shape[0] as number, 1))
-  const scalars = [
-    p,
-    seed,
-    place,
-    ...(part ? indicesIn(x, part, firstSample) : [rows, cols, cols, rowOffset, 0, cols, 0]),
-  ]
+  const indices = part ? indicesIn(x, part, firstSample) : [rows, cols, cols, rowOffset, 0, cols, 0]
+  const scalars = (): number[] => {
+    const { seed, site } = draws()
+    return [p, seed, site, ...indices]
+  }
   const draw = (source: Tensor): Tensor => {
     const y = empty(source.shape, { dtype: source.dtype })
     runOp('dropout', [y], [source], scalars)

@@ -1,6 +1,6 @@
 // AdamW (and Adam with L2) over flat buffers, one pass of one kernel.
 
-import { runOp, type Tensor } from '../tensor/tensor.js'
+import { runOp, type Scalars, type Tensor } from '../tensor/tensor.js'
 import type { Optimizer, OptimizerPart, UpdateCall } from './optimizer.js'
 import { betasOf, biasOf, flagOf, numberOf, type Params } from './params.js'
 
@@ -37,25 +37,27 @@ export interface AdamWCall {
 
 /** One update; zeroes the gradient in the same pass. */
 export function adamw(buffers: AdamWBuffers, options: AdamWOptions, call: AdamWCall): void {
+  run(buffers, call.norm, () => scalarsOf(options, call))
+}
+
+const run = ({ param, m, v, out, grad }: AdamWBuffers, norm: Tensor | undefined, scalars: Scalars): void =>
+  runOp('adamw', [param, m, v, out, grad], [norm], scalars)
+
+function scalarsOf(options: AdamWOptions, call: AdamWCall): number[] {
   const [beta1, beta2] = options.betas
-  runOp(
-    'adamw',
-    [buffers.param, buffers.m, buffers.v, buffers.out, buffers.grad],
-    [call.norm],
-    [
-      options.lr,
-      beta1,
-      beta2,
-      options.eps,
-      options.weightDecay,
-      biasOf(beta1, call.update, options.biasCorrection),
-      biasOf(beta2, call.update, options.biasCorrection),
-      call.gradScale,
-      call.maxNorm,
-      options.decoupled ? 1 : 0,
-      (call.zeroGrad ?? true) ? 1 : 0,
-    ],
-  )
+  return [
+    options.lr,
+    beta1,
+    beta2,
+    options.eps,
+    options.weightDecay,
+    biasOf(beta1, call.update, options.biasCorrection),
+    biasOf(beta2, call.update, options.biasCorrection),
+    call.gradScale,
+    call.maxNorm,
+    options.decoupled ? 1 : 0,
+    (call.zeroGrad ?? true) ? 1 : 0,
+  ]
 }
 
 /** Adam(W)'s hyperparameters without those that come with a call. */
@@ -64,9 +66,11 @@ export type AdamWFixed = Omit<AdamWOptions, 'lr' | 'weightDecay'>
 export function updateAdamW(part: OptimizerPart, fixed: AdamWFixed, call: UpdateCall, weightDecay: number): void {
   if (part.param.count === 0) return
   const { param, out, grad, states } = part
-  const betas = [call.momentum ?? fixed.betas[0], fixed.betas[1]] as const
   const buffers = { param, out, grad, m: states.exp_avg as Tensor, v: states.exp_avg_sq as Tensor }
-  adamw(buffers, { ...fixed, betas, lr: call.lr, weightDecay }, call)
+  run(buffers, call.norm, () => {
+    const betas = [call.momentum ?? fixed.betas[0], fixed.betas[1]] as const
+    return scalarsOf({ ...fixed, betas, lr: call.lr, weightDecay }, call)
+  })
 }
 
 function make(type: string, params: Params, decoupled: boolean): Optimizer {

@@ -6,13 +6,19 @@ import type { Optimizer, OptimizerPart, UpdateCall } from './optimizer.js'
 import { betasOf, flagOf, numberOf, type Params } from './params.js'
 
 /** Runs a kernel with param, state, out and gradient; `scalars` are the op's own, before those of the gradient. */
-function run(op: string, part: OptimizerPart, state: string | undefined, call: UpdateCall, scalars: number[]): void {
+function run(
+  op: string,
+  part: OptimizerPart,
+  state: string | undefined,
+  call: UpdateCall,
+  scalars: () => number[],
+): void {
   if (part.param.count === 0) return
   runOp(
     op,
     [part.param, state === undefined ? undefined : part.states[state], part.out, part.grad],
     [call.norm],
-    [...scalars, call.gradScale, call.maxNorm, call.zeroGrad ? 1 : 0],
+    () => [...scalars(), call.gradScale, call.maxNorm, call.zeroGrad ? 1 : 0],
   )
 }
 
@@ -34,8 +40,8 @@ export function sgd(params: Params): Optimizer {
     needsWholeParameters: false,
     update(part, call, weightDecay) {
       // The first gradient enters the buffer undamped.
-      const damped = call.update === 1 ? 0 : dampening
-      run('sgd', part, state, call, [call.lr, momentum, damped, weightDecay, nesterov])
+      const damped = (): number => (call.update === 1 ? 0 : dampening)
+      run('sgd', part, state, call, () => [call.lr, momentum, damped(), weightDecay, nesterov])
     },
   }
 }
@@ -49,7 +55,7 @@ export function adagrad(params: Params): Optimizer {
     states: ['sum'],
     needsWholeParameters: false,
     update: (part, call, weightDecay) =>
-      run('adagrad', part, 'sum', call, [call.lr / (1 + (call.update - 1) * lrDecay), eps, weightDecay]),
+      run('adagrad', part, 'sum', call, () => [call.lr / (1 + (call.update - 1) * lrDecay), eps, weightDecay]),
   }
 }
 
@@ -61,6 +67,6 @@ export function lion(params: Params): Optimizer {
     states: ['exp_avg'],
     needsWholeParameters: false,
     update: (part, call, weightDecay) =>
-      run('lion', part, 'exp_avg', call, [call.lr, call.momentum ?? beta1, beta2, weightDecay]),
+      run('lion', part, 'exp_avg', call, () => [call.lr, call.momentum ?? beta1, beta2, weightDecay]),
   }
 }

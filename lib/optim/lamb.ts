@@ -52,19 +52,16 @@ function update(part: OptimizerPart, fixed: Fixed, call: UpdateCall, weightDecay
       'apply_update',
       [piece(param), out && piece(out)],
       [piece(step), norms.view([1], 2 * index), norms.view([1], 2 * index + 1), call.norm],
-      [call.lr, 0, fixed.minCoeff, fixed.maxCoeff],
+      () => [call.lr, 0, fixed.minCoeff, fixed.maxCoeff],
     )
   })
 }
 
 function moments(part: OptimizerPart, step: Tensor, fixed: Fixed, call: UpdateCall, weightDecay: number): void {
-  const beta1 = call.momentum ?? fixed.betas[0]
-  const beta2 = fixed.betas[1]
-  runOp(
-    'lamb',
-    [part.states.exp_avg, part.states.exp_avg_sq, step, part.grad],
-    [part.param, call.norm],
-    [
+  const [, beta2] = fixed.betas
+  runOp('lamb', [part.states.exp_avg, part.states.exp_avg_sq, step, part.grad], [part.param, call.norm], () => {
+    const beta1 = call.momentum ?? fixed.betas[0]
+    return [
       beta1,
       beta2,
       fixed.eps,
@@ -75,8 +72,8 @@ function moments(part: OptimizerPart, step: Tensor, fixed: Fixed, call: UpdateCa
       call.gradScale,
       call.maxNorm,
       call.zeroGrad ? 1 : 0,
-    ],
-  )
+    ]
+  })
 }
 
 /** Norms over whole parameters: (pieces, 2), of the values and of the update. */

@@ -70,7 +70,7 @@ function update(part: OptimizerPart, fixed: Fixed, call: UpdateCall, weightDecay
           states: { exp_avg: slice(exp_avg), exp_avg_sq: slice(exp_avg_sq) },
         },
         fixed.adam,
-        { ...call, lr: call.lr * fixed.adamRate },
+        atRate(call, fixed.adamRate),
         weightDecay,
       )
     }
@@ -96,6 +96,10 @@ function update(part: OptimizerPart, fixed: Fixed, call: UpdateCall, weightDecay
     tidy(() => applyMatrices(part, piece, momentum(piece.shape, piece.offset), fixed, call, weightDecay))
   }
 }
+
+/** The same call, which may change, at another rate. */
+const atRate = (call: UpdateCall, rate: number): UpdateCall =>
+  Object.create(call, { lr: { get: () => call.lr * rate } }) as UpdateCall
 
 /** A range of the part that belongs to one of the two halves; Muon's with what is to be made orthogonal. */
 interface Run {
@@ -125,12 +129,13 @@ function accumulate(
   fixed: Fixed,
   call: UpdateCall,
 ): void {
-  runOp(
-    'muon',
-    [slice(part.states.exp_avg as Tensor), momentum, slice(part.grad)],
-    [call.norm],
-    [fixed.momentum, fixed.nesterov ? 1 : 0, call.gradScale, call.maxNorm, call.zeroGrad ? 1 : 0],
-  )
+  runOp('muon', [slice(part.states.exp_avg as Tensor), momentum, slice(part.grad)], [call.norm], () => [
+    fixed.momentum,
+    fixed.nesterov ? 1 : 0,
+    call.gradScale,
+    call.maxNorm,
+    call.zeroGrad ? 1 : 0,
+  ])
 }
 
 /** Exchanges the pieces of all crossing matrices in one all-gather; gives each matrix whole, when asked. */
@@ -183,12 +188,12 @@ function applyMatrices(
   const scale = Math.sqrt(Math.max(1, rows / cols))
   const apply = (step: Tensor, offset: number): void => {
     const own = (of: Tensor): Tensor => of.view([step.count], piece.offset + offset)
-    runOp(
-      'apply_update',
-      [own(param), out && own(out)],
-      [step, undefined, undefined, call.norm],
-      [call.lr * fixed.muonRate * scale, weightDecay / scale, 0, 0],
-    )
+    runOp('apply_update', [own(param), out && own(out)], [step, undefined, undefined, call.norm], () => [
+      call.lr * fixed.muonRate * scale,
+      weightDecay / scale,
+      0,
+      0,
+    ])
   }
   const size = rows * cols
   const end = piece.start + piece.count

@@ -9,6 +9,7 @@ import { adagrad, lion, sgd } from './elementwise.js'
 import { lamb } from './lamb.js'
 import { muon } from './muon.js'
 
+/** May change after update(): a graph of it asks again, through the functions that are its scalars. */
 export interface UpdateCall {
   /** Of this group already. */
   lr: number
@@ -22,7 +23,7 @@ export interface UpdateCall {
   gradScale: number
   zeroGrad: boolean
   /** Where a schedule cycles it: instead of the first beta. */
-  momentum?: number
+  momentum?: number | undefined
 }
 
 export interface ParameterPiece {

@@ -320,15 +320,28 @@ function fromNumbers(values: number[], dtype: DType): NumericArray {
   return new arrayOf[dtype](values)
 }
 
+/** Scalars of an operation; as a function: a graph asks again at each launch (see graph.ts). */
+export type Scalars = readonly number[] | (() => readonly number[])
+
+/** A call of a graph whose scalars are asked for at each launch. */
+export interface LiveScalars {
+  call: number
+  scalars: () => readonly number[]
+}
+/** Those of the graph that is being captured; undefined: none is. */
+export const liveCalls: { list: LiveScalars[] | undefined } = { list: undefined }
+
 /** Queues one native operation. The lowest call of all ops: outputs, inputs (0 = absent), scalars as in native/ops. */
 export function runOp(
   op: string,
   outputs: readonly (Tensor | undefined)[],
   inputs: readonly (Tensor | undefined)[],
-  scalars: readonly number[] = [],
+  given: Scalars = [],
   stream = COMPUTE,
 ): void {
   const { native, packet, ops } = binding()
+  const isLive = typeof given === 'function'
+  const scalars = isLive ? given() : given
   const info = ops.get(op)
   if (info?.scalars !== scalars.length) {
     throw new ZeroshardError(
@@ -347,5 +360,9 @@ export function runOp(
   for (const output of outputs) packet[at++] = output ? output.handle : 0
   for (const input of inputs) packet[at++] = input ? input.handle : 0
   for (const scalar of scalars) packet[at++] = scalar
-  if (native.run() < 0) throwNative(op)
+  if (isLive && liveCalls.list) {
+    const call = native.runLive()
+    if (call < 0) throwNative(op)
+    liveCalls.list.push({ call, scalars: given })
+  } else if (native.run() < 0) throwNative(op)
 }

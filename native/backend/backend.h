@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define ZS_BACKEND_ABI 2
+#define ZS_BACKEND_ABI 3
 #define ZS_ERROR_BYTES 256 /* what `error` of every function below has room for */
 #define ZS_MAX_DIMS 8
 
@@ -84,6 +84,7 @@ typedef struct {
 } zs_library_info;
 
 typedef struct zs_collectives zs_collectives; /* collectives.h */
+typedef struct zs_graphs zs_graphs;           /* graphs.h */
 
 typedef struct {
   uint32_t abi;         /* ZS_BACKEND_ABI */
@@ -118,6 +119,7 @@ typedef struct {
   int32_t (*device_info)(int32_t device, zs_device_info *info, char *error);
   int32_t (*library_info)(int32_t index, zs_library_info *info); /* ZS_BAD_ARGUMENT past the last */
   const zs_collectives *collectives; /* between devices; NULL: none */
+  const zs_graphs *graphs;           /* NULL: none */
 } zs_backend;
 
 /* What a backend's shared object exports. NULL where there is no such device or no driver, which is no fault: the

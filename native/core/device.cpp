@@ -42,7 +42,12 @@ void DeviceStream::attach() {
   check(backend_.attach(error), error);
 }
 
+void DeviceStream::refuse_in_capture(const char *what) const {
+  if (capturing_) throw Error{"UNSUPPORTED", text("%s, which cannot be part of a captured graph", what)};
+}
+
 void DeviceStream::copy(void *target, const void *source, size_t bytes, zs_direction direction) {
+  if (direction == ZS_TO_DEVICE || direction == ZS_TO_HOST) refuse_in_capture("it copies from or to the host");
   char error[ZS_ERROR_BYTES] = "";
   check(backend_.copy(&stream_, target, source, bytes, direction, error), error);
   if (direction == ZS_TO_HOST) lost_->check();
@@ -54,6 +59,7 @@ void DeviceStream::zero(void *target, size_t bytes) {
 }
 
 void DeviceStream::synchronize() {
+  refuse_in_capture("the host works on it, or waits for the device");
   char error[ZS_ERROR_BYTES] = "";
   check(backend_.stream_synchronize(&stream_, error), error);
   lost_->check();

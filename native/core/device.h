@@ -39,20 +39,27 @@ class DeviceStream {
   DeviceStream &operator=(const DeviceStream &) = delete;
 
   const zs_stream &stream() const { return stream_; }
+  zs_stream *own() { return &stream_; }
   void attach();  // by the thread that will use it, first
   void copy(void *target, const void *source, size_t bytes, zs_direction direction);
   void zero(void *target, size_t bytes);
   void synchronize();
   void *record();  // an event; event_release() is the caller's
   void wait(void *event);
+  // While a graph is captured: what cannot be part of one throws, saying so. Called by this stream's tasks.
+  void capture(bool on) { capturing_ = on; }
+  bool capturing() const { return capturing_; }
   // Pinned host memory, one piece that grows: whoever takes it synchronises before the next does.
   char *scratch(size_t bytes);
   const zs_backend &backend() const { return backend_; }
 
  private:
+  void refuse_in_capture(const char *what) const;
+
   const zs_backend &backend_;
   Lost *const lost_;
   zs_stream stream_ = {};
+  bool capturing_ = false;
   char *scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
 };

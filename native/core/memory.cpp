@@ -51,9 +51,8 @@ Shape read_shape(const double *packet) {
 }
 
 Memory::Memory(const zs_backend &backend, const Progress *progress, std::function<void()> drain)
-    : progress_(progress), drain_(std::move(drain)) {
-  normal_ = std::make_unique<Allocator>(Allocator::Source{backend.allocate, backend.release},
-                                        progress);
+    : progress_(progress), drain_(std::move(drain)), source_{backend.allocate, backend.release} {
+  normal_ = std::make_unique<Allocator>(source_, progress);
   if (!backend.host_memory)
     host_ = std::make_unique<Allocator>(Allocator::Source{backend.host_allocate, backend.host_release}, progress);
 }
@@ -123,6 +122,8 @@ bool Memory::would_move(int64_t handle, int category) {
 
 Memory::Old Memory::exchange(int64_t handle, int category) {
   Storage *storage = find(static_cast<double>(handle)).storage;
+  if (storage->num_graphs > 0)
+    throw Error{"UNSUPPORTED", "a captured graph works on this memory, which cannot move; drop the graph first"};
   Old old{storage->block, storage->allocator, storage->hazards, storage->data, storage->on_device};
   Allocator *allocator = nullptr;
   Block *block = allocate_block(static_cast<size_t>(storage->bytes), category, false, &allocator);
@@ -150,11 +151,12 @@ Block *Memory::allocate_block(size_t bytes, int category, bool shared, Allocator
     *from = arena_;
     if (Block *block = arena_->allocate(bytes)) return block;
   }
-  Allocator &allocator = host_ && category == kHost ? *host_ : *normal_;
+  bool on_host = host_ && category == kHost;
+  Allocator &allocator = on_host ? *host_ : pool_ ? *pool_ : *normal_;
   *from = &allocator;
   if (Block *block = allocator.allocate(bytes)) return block;
   drain_();
-  allocator.trim();
+  (on_host ? *host_ : *normal_).trim();
   return allocator.allocate(bytes);
 }
 
@@ -211,7 +213,7 @@ void Memory::release(Storage *storage) {
     storage->block->hazards = storage->hazards;
     storage->allocator->free(storage->block);
     bool usual = storage->allocator == normal_.get() || storage->allocator == host_.get();
-    if (!usual && storage->allocator != arena_) drop_empty_arenas();
+    if (!usual && storage->allocator != arena_ && storage->allocator != pool_) drop_empty_arenas();
   }
   free_storages_.push_back(storage);
 }
@@ -230,7 +232,7 @@ void Memory::set_arena(std::shared_ptr<ProcessGroup> group) {
 
 void Memory::drop_empty_arenas() {
   auto empty = [this](const std::unique_ptr<Arena> &arena) {
-    return arena->allocator.get() != arena_ && arena->allocator->num_live() == 0;
+    return arena->allocator.get() != arena_ && !arena->kept && arena->allocator->num_live() == 0;
   };
   if (std::none_of(arenas_.begin(), arenas_.end(), empty)) return;
   drain_();

@@ -22,7 +22,8 @@ struct Storage {
   Hazards hazards;
   bool on_device = false;  // the host must not touch it
   int category = 0;
-  int num_handles = 0;
+  int num_handles = 0;  // those of graphs included
+  int num_graphs = 0;   // that work on its memory
 };
 
 struct Tensor {
@@ -76,6 +77,21 @@ class Memory {
   void release_old(const Old &old);
   Tensor &find(double handle);
 
+  // A graph's memory: what is allocated on the device between open_pool() and close_pool() comes from an allocator of
+  // its own, which nothing else uses until drop_pool(); what is alive then stays. close_pool() says by how much, by
+  // category, the peak in between was above what is alive at its end; count_peak() counts as much once more.
+  struct Pool {
+    Allocator *allocator = nullptr;
+    int64_t extra[kNumCategories] = {};
+  };
+  void open_pool();
+  Pool close_pool();
+  void count_peak(const Pool &pool);
+  void drop_pool(const Pool &pool);
+  // Keeps the memory of a storage where it is, whoever frees it. False: it is the open pool's own.
+  bool hold(Storage *storage);
+  void let_go(Storage *storage);
+
   void set_limit(int64_t bytes) { limit_ = bytes; }  // of all live bytes; 0: none
   // Shared allocations come from this group's arena (nullptr: from normal memory). An arena that was
   // set before lives on, with its group, until its last storage is freed.
@@ -85,8 +101,9 @@ class Memory {
 
  private:
   struct Arena {  // the allocator, which needs the group, goes first
-    std::shared_ptr<ProcessGroup> group;
+    std::shared_ptr<ProcessGroup> group;  // nullptr: a pool
     std::unique_ptr<Allocator> allocator;
+    bool kept = false;  // of a pool: until it is dropped
   };
   Block *allocate_block(size_t bytes, int category, bool shared, Allocator **from);
   [[noreturn]] void out_of_memory(int64_t bytes, int category) const;
@@ -97,10 +114,13 @@ class Memory {
 
   const Progress *progress_;
   std::function<void()> drain_;
+  const Allocator::Source source_;  // of the device's memory
   std::unique_ptr<Allocator> normal_;
   std::unique_ptr<Allocator> host_;  // of a device's runtime: pinned host memory
   std::vector<std::unique_ptr<Arena>> arenas_;
   Allocator *arena_ = nullptr;
+  Allocator *pool_ = nullptr;  // the open one
+  int64_t peak_before_[kNumCategories] = {};
   std::vector<Tensor> tensors_;
   std::vector<uint32_t> free_slots_;
   std::vector<std::unique_ptr<Storage[]>> storage_records_;

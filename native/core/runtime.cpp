@@ -47,6 +47,7 @@ Runtime::Runtime(const zs_backend &backend, const zs_backend *host)
 
 Runtime::~Runtime() {
   communicator_.abort({"RANK_LOST", "this rank's runtime has ended"});
+  if (capture_) graph_end(true);
   group_.stop.store(true);
   for (Stream *stream : streams_)
     if (stream) stream->stop();
@@ -92,7 +93,7 @@ void Runtime::drain() {
   for (int s = 0; s < kNumStreams; s++)
     if (streams_[s]) group_.wait(s, streams_[s]->last());
   char error[ZS_ERROR_BYTES];
-  if (on_device()) backend_.synchronize(error);  // what fails is told at the next read
+  if (on_device() && !capture_) backend_.synchronize(error);  // what fails is told at the next read
 }
 
 int64_t Runtime::alloc(const double *packet) {
@@ -136,9 +137,19 @@ void Runtime::free(const double *packet) {
   memory_.free(static_cast<int64_t>(packet[0]));
 }
 
-void Runtime::run(const double *packet) {
+void Runtime::run(const double *packet) { run(packet, false); }
+
+int Runtime::run_live(const double *packet) {
+  if (!capture_) throw Error{"ARGUMENT", "live scalars are those of a graph that is being captured; there is none"};
+  run(packet, true);
+  return static_cast<int>(capture_->calls.size()) - 1;
+}
+
+void Runtime::run(const double *packet, bool live) {
   int op = read_index(packet[0], ZS_OP_COUNT, "op");
   int index = serial_ ? 0 : read_index(packet[1], kNumStreams, "stream");
+  if (live && index != 0)
+    throw Error{"ARGUMENT", text("live scalars are for the compute stream, not for %s", kStreamNames[index])};
   const OpInfo &info = kOps[op];
   zs_kernel kernel = backend_.kernels[op];
   if (!kernel && !host_) throw Error{"UNSUPPORTED", text("the %s backend lacks it", backend_.name)};
@@ -159,6 +170,7 @@ void Runtime::run(const double *packet) {
     }
     const Tensor &tensor = memory_.find(handles[i]);
     storages[i] = tensor.storage;
+    hold_in_capture(tensor.storage);
     slot.tensors[i] = tensor.range;
     on_host |= host_ && tensor.storage->block && !tensor.storage->on_device;
     if (i < info.outputs) tensor.storage->hazards.before_write(waits);
@@ -167,10 +179,12 @@ void Runtime::run(const double *packet) {
   std::copy_n(handles + num_tensors, info.scalars, slot.scalars);
   uint64_t sequence;
   if (on_host) {
+    refuse_in_capture("work on host memory");
     sequence = push_on_host(index, op, slot, storages, waits);
   } else {
     if (!kernel) throw Error{"UNSUPPORTED", text("the %s backend lacks it", backend_.name)};
-    sequence = stream.push_kernel(kernel, info.name, host_ ? nullptr : pool_.get(), waits);
+    if (live) sequence = push_live(index, op, slot, kernel, waits);
+    else sequence = stream.push_kernel(kernel, info.name, host_ ? nullptr : pool_.get(), waits);
   }
   for (int i = info.outputs; i < num_tensors; i++)
     if (storages[i]) storages[i]->hazards.did_read(index, sequence);
@@ -189,6 +203,8 @@ void Runtime::collective(const double *packet) {
       static_cast<int64_t>(packet[6]), packet[7] != 0,
       CollectivePlace{stream(index).device(), output && output->storage->on_device,
                       input && input->storage->on_device});
+  for (Tensor *tensor : {output, input})
+    if (tensor) hold_in_capture(tensor->storage);
   Waits waits;
   if (output) output->storage->hazards.before_write(waits);
   if (input) input->storage->hazards.before_read(waits);
@@ -221,11 +237,13 @@ std::string Runtime::comm_create(int rank, int world_size, const std::string &jo
 // Between devices nothing may be under way where a group is made: a queued collective that waits for this call to end
 // might be what another rank waits for before it comes to it.
 int Runtime::comm_group(const std::vector<int> &ranks) {
+  refuse_in_capture("making a group");
   if (on_device()) drain();
   return communicator_.group(ranks);
 }
 
 void Runtime::comm_destroy() {
+  if (capture_) graph_end(true);
   drain();
   communicator_.destroy();
   lost_.is.store(false);

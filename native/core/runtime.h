@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "communicator.h"
+#include "graph.h"
 #include "memory.h"
 #include "stream.h"
 #include "threadpool.h"
@@ -41,6 +42,7 @@ class Runtime {
   int64_t view(const double *packet);
   void free(const double *packet);
   void run(const double *packet);
+  int run_live(const double *packet);  // in a capture: scalars that graph_launch() may change → number of the call
   void collective(const double *packet);
   void transfer(const double *packet);  // to or from a swap file
 
@@ -55,6 +57,15 @@ class Runtime {
   void told(Failure &failure);
 
   void recategorize(double handle, int category);
+
+  // What is queued from graph_begin() to graph_end() is not done but captured, as a graph; both wait for the streams.
+  // graph_end() throws the first reason why it could not all be captured; then nothing of it has happened, and
+  // the streams go on. `give_up`: says nothing and gives no graph.
+  void graph_begin();
+  int graph_end(bool give_up);
+  // `changes`: calls with other scalars than before, as [call, scalars…] one after another.
+  void graph_launch(double id, const double *changes, size_t count);
+  void graph_drop(double id);  // waits for the device
 
   Memory &memory() { return memory_; }
   Trace &trace() { return group_.trace; }
@@ -77,6 +88,14 @@ class Runtime {
   [[noreturn]] void rethrow(Failure &failure);
   bool on_device() const { return !backend_.host_memory; }
   uint64_t push_zeros(int stream, const Tensor &tensor, const Waits &waits);
+  void run(const double *packet, bool live);
+  uint64_t push_live(int stream, int op, Stream::KernelSlot call, zs_kernel kernel, const Waits &waits);
+  void refuse_in_capture(const char *what);
+  void hold_in_capture(Storage *storage);
+  void forget_past();
+  void fork(const Waits &waits, bool in);
+  std::shared_ptr<Graph> &find_graph(double id);
+  void drop(Graph &graph);
   uint64_t push_on_host(int stream, int op, Stream::KernelSlot call, Storage *const *storages,
                         const Waits &waits);
 
@@ -90,6 +109,8 @@ class Runtime {
   bool serial_ = false;
   std::unique_ptr<ThreadPool> pool_;
   std::vector<std::shared_ptr<SwapFile>> swaps_;  // by id; nullptr: closed
+  std::shared_ptr<Graph> capture_;                // the one under way
+  std::vector<std::shared_ptr<Graph>> graphs_;    // by id; nullptr: dropped
   Stream *streams_[kNumStreams] = {};  // owned; streams hold a pointer to this array
 };
 

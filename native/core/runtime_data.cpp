@@ -71,6 +71,7 @@ void Runtime::check_bytes(const Tensor &tensor, size_t bytes) const {
 }
 
 void Runtime::write(double handle, const void *source, size_t bytes, int index) {
+  refuse_in_capture("a write from the host");
   Tensor &tensor = memory_.find(handle);
   check_bytes(tensor, bytes);
   if (bytes == 0) return;
@@ -89,6 +90,7 @@ void Runtime::write(double handle, const void *source, size_t bytes, int index) 
 }
 
 void Runtime::read(double handle, void *target, size_t bytes, int index, Done done) {
+  refuse_in_capture("a read by the host");
   Tensor &tensor = memory_.find(handle);
   check_bytes(tensor, bytes);
   if (serial_) index = 0;
@@ -101,6 +103,7 @@ void Runtime::read(double handle, void *target, size_t bytes, int index, Done do
 }
 
 int Runtime::synchronize(int index, Done done) {
+  refuse_in_capture("a wait for the device");
   if (serial_) index = 0;
   int count = 0;
   for (int s = 0; s < kNumStreams; s++) {

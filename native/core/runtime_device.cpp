@@ -102,6 +102,7 @@ void Runtime::recategorize(double handle, int category) {
   Tensor &tensor = memory_.find(handle);
   int64_t integer = static_cast<int64_t>(handle);
   if (memory_.would_move(integer, category)) {
+    refuse_in_capture("a move between host and device");
     Memory::Old old = memory_.exchange(integer, category);
     Storage &storage = *tensor.storage;
     int index = serial_ ? 0 : kCopyStream;

@@ -68,6 +68,7 @@ void Runtime::close_swap(double id) {
 }
 
 void Runtime::transfer(const double *packet) {
+  refuse_in_capture("traffic with a swap file");
   bool write = packet[0] != 0;
   std::shared_ptr<SwapFile> file = swap(packet[1]);
   int count = read_index(packet[2], kMaxTensors + 1, "number of ranges");

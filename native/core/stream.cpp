@@ -181,6 +181,7 @@ void Stream::execute(Task *task) {
   uint64_t start = monotonic_now();
   bool failed = true;
   try {
+    std::unique_lock<std::mutex> alone = this->alone();
     if (device_ && (!job || job->is_work())) launched_.add(task->name);
     if (job) job->run();
     else run_kernel(task);
@@ -216,6 +217,7 @@ void Stream::fail(const Task *task, const char *code, const char *message) {
   if (message[0] == '[') failure->error.message = message;
   else if (device_ && failure->error.code == "DEVICE") failure->error.message = blame(message);
   else failure->error.message = text("[%s] %s", task->name, message);
+  if (group_->capture.on.load()) group_->capture.fail(failure->error);
   set_poison(std::move(failure), task->sequence);
 }
 

@@ -45,6 +45,25 @@ class Job {
   virtual TraceDetail detail() const { return {}; }
 };
 
+// A graph that is being captured: streams queue one at a time, and the first thing that goes wrong is kept, as the
+// graph would lack it.
+struct Capture {
+  std::atomic<bool> on{false};
+  std::mutex queueing;
+  void fail(const Error &error) {
+    std::lock_guard guard(lock_);
+    if (!error_) error_ = std::make_unique<Error>(error);
+  }
+  std::unique_ptr<Error> take_error() {
+    std::lock_guard guard(lock_);
+    return std::move(error_);
+  }
+
+ private:
+  std::mutex lock_;
+  std::unique_ptr<Error> error_;
+};
+
 // What streams share: progress, the sleep of those who wait for it, the stop flag, the trace.
 struct StreamGroup {
   Progress progress;
@@ -54,6 +73,7 @@ struct StreamGroup {
   std::atomic<bool> stop{false};
   Trace trace;
   std::atomic<const Launched *> launched[kNumStreams] = {};  // of device streams
+  Capture capture;
   // False when stopped before the task was done.
   bool wait(int stream, uint64_t sequence);
   void complete(int stream, uint64_t sequence);
@@ -81,6 +101,8 @@ class Stream {
   // After a failure was told: what is queued from now on looks again at what it waits for, as a
   // skipped task may have hidden another failure.
   void forget_waits() { std::fill_n(waited_, kNumStreams, 0); }
+  // All streams are idle: nothing that was queued before need be waited for, nor can a graph wait for it.
+  void forget_past();
   void stop();  // after StreamGroup::stop is set
   DeviceStream *device() const { return device_.get(); }  // for its own tasks
   double busy_seconds() const {
@@ -98,6 +120,7 @@ class Stream {
   bool wait_for_others(const Task *task);
   void mark_peers(Task *task);
   void settle(const Task *task, const Job *job);
+  std::unique_lock<std::mutex> alone();
   bool attach(const Task *task);
   bool pass_mark(const Task *task, int peer);
   std::string blame(const char *message);

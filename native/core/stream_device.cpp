@@ -50,6 +50,7 @@ bool Stream::pass_mark(const Task *task, int peer) {
   try {
     void *event = task->marks->mark[peer]->event;
     if (!event) throw Error{"DEVICE", text("the %s stream has no event to wait for", kStreamNames[peer])};
+    std::unique_lock<std::mutex> alone = this->alone();
     device_->wait(event);
   } catch (const Error &error) {
     if (!poisoned_) fail(task, error.code.c_str(), error.message.c_str());
@@ -70,13 +71,27 @@ bool Stream::attach(const Task *task) {
 
 void Stream::settle(const Task *task, const Job *job) {
   bool settled = job && job->settles();
-  if (serial_ && !settled && (!job || job->is_work())) {
+  if (serial_ && !settled && !device_->capturing() && (!job || job->is_work())) {
     device_->synchronize();
     settled = true;
   }
   if (!settled) return;
   launched_.settle();
   group_->progress.finished[index_].store(task->sequence, std::memory_order_release);
+}
+
+// Held while a graph is captured: what one stream queues changes the graph that all of them are in.
+std::unique_lock<std::mutex> Stream::alone() {
+  std::unique_lock<std::mutex> guard(group_->capture.queueing, std::defer_lock);
+  if (group_->capture.on.load(std::memory_order_acquire)) guard.lock();
+  return guard;
+}
+
+void Stream::forget_past() {
+  for (int s = 0; s < kNumStreams; s++) waited_[s] = peers_[s] ? peers_[s]->last_ : 0;
+  mark_.reset();
+  mark_sequence_ = 0;
+  group_->progress.finished[index_].store(last_, std::memory_order_release);
 }
 
 // A device tells of a failure at some later call: it was one of what was queued since the last wait.

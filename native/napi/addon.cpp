@@ -54,6 +54,10 @@ napi_value run(napi_env env, napi_callback_info info) {
   return hot(env, info, [](Runtime &r, const double *packet) { return r.run(packet), 0; });
 }
 
+napi_value run_live(napi_env env, napi_callback_info info) {
+  return hot(env, info, [](Runtime &r, const double *packet) { return r.run_live(packet); });
+}
+
 napi_value collective(napi_env env, napi_callback_info info) {
   return hot(env, info, [](Runtime &r, const double *packet) { return r.collective(packet), 0; });
 }
@@ -214,6 +218,7 @@ constexpr Function kFunctions[] = {
     {"view", view},
     {"free", free_},
     {"run", run},
+    {"runLive", run_live},
     {"collective", collective},
     {"transfer", transfer},
     {"lastError", cold<last_error>},
@@ -231,6 +236,10 @@ constexpr Function kFunctions[] = {
     {"resetPeak", cold<reset_peak>},
     {"streamStats", cold<stream_stats>},
     {"recategorize", cold<recategorize>},
+    {"graphBegin", cold<graph_begin>},
+    {"graphEnd", cold<graph_end>},
+    {"graphLaunch", cold<graph_launch>},
+    {"graphDrop", cold<graph_drop>},
     {"openSwap", cold<open_swap>},
     {"closeSwap", cold<close_swap>},
     {"traceStart", cold<trace_start>},

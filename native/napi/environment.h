@@ -55,6 +55,11 @@ napi_value synchronize(Call &call);
 // trace.cpp
 napi_value trace_start(Call &call);
 napi_value trace_take(Call &call);
+// graph.cpp
+napi_value graph_begin(Call &call);
+napi_value graph_end(Call &call);
+napi_value graph_launch(Call &call);
+napi_value graph_drop(Call &call);
 // swap.cpp
 napi_value open_swap(Call &call);
 napi_value close_swap(Call &call);

@@ -30,10 +30,24 @@ namespace zs::fake {
   abort();
 }
 
+// What is recorded instead of done: each piece with those that must come before it. Threads take turns.
+struct Capturing {
+  struct Node {
+    std::function<void()> body;
+    std::vector<size_t> after;
+  };
+  std::mutex turn;
+  std::vector<Node> nodes;
+  std::vector<struct FakeStream *> streams;  // the first one began
+  std::string invalid;                       // why there will be no graph; empty: there will
+};
+
 struct Event {
   std::mutex lock;
   std::condition_variable moved;
   bool done = false;
+  std::shared_ptr<Capturing> capturing;  // recorded while one was: only streams of it may wait
+  std::vector<size_t> after;
 };
 
 struct FakeStream {
@@ -47,6 +61,10 @@ struct FakeStream {
   std::mt19937 random;
   std::thread thread;
   std::thread::id owner;  // threads that are ranks have streams of their own
+  std::shared_ptr<Capturing> capturing;
+  std::vector<size_t> after;                                // the next piece
+  std::vector<size_t> *recorded = nullptr;                  // gets what is captured
+  std::function<void(std::function<void()>)> replace;  // takes what would be queued
 };
 
 struct Device {
@@ -145,7 +163,18 @@ inline void work(FakeStream *stream) {
 
 inline FakeStream *native(const zs_stream *stream) { return static_cast<FakeStream *>(stream->native); }
 
+inline void record(FakeStream *stream, std::function<void()> body) {
+  Capturing &capturing = *stream->capturing;
+  std::unique_lock guard(capturing.turn, std::try_to_lock);
+  if (!guard.owns_lock()) die("two threads change a graph at once");
+  if (stream->recorded) stream->recorded->push_back(capturing.nodes.size());
+  capturing.nodes.push_back({std::move(body), stream->after});
+  stream->after = {capturing.nodes.size() - 1};
+}
+
 inline void queue(FakeStream *stream, std::function<void()> body) {
+  if (stream->replace) return stream->replace(std::move(body));
+  if (stream->capturing) return record(stream, std::move(body));
   std::lock_guard guard(stream->lock);
   stream->queue.push_back(std::move(body));
   stream->queued++;
@@ -155,6 +184,14 @@ inline void queue(FakeStream *stream, std::function<void()> body) {
 inline int32_t tell(char *error, int32_t status, const std::string &message) {
   snprintf(error, ZS_ERROR_BYTES, "%s", message.c_str());
   return status;
+}
+
+// What a captured stream may not do makes all of the capture worthless.
+inline bool is_captured(FakeStream *stream, const char *what, char *error) {
+  if (!stream->capturing) return false;
+  stream->capturing->invalid = what;
+  tell(error, ZS_DEVICE_ERROR, std::string(what) + ": operation not permitted when stream is capturing");
+  return true;
 }
 
 // Something that goes wrong when it runs, as device code does.
@@ -186,6 +223,7 @@ inline int32_t attach(char *) {
 
 inline int32_t stream_synchronize(zs_stream *stream, char *error) {
   FakeStream *one = native(stream);
+  if (is_captured(one, "stream_synchronize", error)) return ZS_DEVICE_ERROR;
   std::unique_lock guard(one->lock);
   uint64_t all = one->queued;
   one->moved.wait(guard, [&] { return one->finished >= all; });
@@ -214,6 +252,11 @@ inline int32_t event_record(zs_stream *stream, void **event, char *) {
   Handle made = std::make_shared<Event>();
   *event = new Handle(made);
   device.live_events++;
+  if (FakeStream *one = native(stream); one->capturing) {
+    made->capturing = one->capturing;
+    made->after = one->after;
+    return ZS_OK;
+  }
   queue(native(stream), [made] {
     std::lock_guard guard(made->lock);
     made->done = true;
@@ -222,9 +265,29 @@ inline int32_t event_record(zs_stream *stream, void **event, char *) {
   return ZS_OK;
 }
 
-inline int32_t stream_wait(zs_stream *stream, void *event, char *) {
-  if (device.ignore_waits) return ZS_OK;
+// A stream that waits for what is captured is captured, too.
+inline int32_t join(FakeStream *stream, const Event &event, char *error) {
+  std::shared_ptr<Capturing> capturing = stream->capturing ? stream->capturing : event.capturing;
+  if (capturing != event.capturing) {
+    capturing->invalid = "a wait for what is not captured";
+    return tell(error, ZS_DEVICE_ERROR, "dependency created on uncaptured work in another stream");
+  }
+  std::unique_lock guard(capturing->turn, std::try_to_lock);
+  if (!guard.owns_lock()) die("two threads change a graph at once");
+  if (!stream->capturing) {
+    std::lock_guard idle(stream->lock);
+    if (stream->finished != stream->queued) die("a stream joins a capture with work left");
+    stream->capturing = capturing;
+    capturing->streams.push_back(stream);
+  }
+  if (!device.ignore_waits) stream->after.insert(stream->after.end(), event.after.begin(), event.after.end());
+  return ZS_OK;
+}
+
+inline int32_t stream_wait(zs_stream *stream, void *event, char *error) {
   Handle waited = *static_cast<Handle *>(event);
+  if (native(stream)->capturing || waited->capturing) return join(native(stream), *waited, error);
+  if (device.ignore_waits) return ZS_OK;
   queue(native(stream), [waited] {
     std::unique_lock guard(waited->lock);
     waited->moved.wait(guard, [&] { return waited->done; });
@@ -237,7 +300,7 @@ inline void event_release(void *event) {
   delete static_cast<Handle *>(event);
 }
 
-inline int32_t synchronize(char *error) {
+inline int32_t synchronize(char *) {
   std::vector<FakeStream *> all;
   {
     std::lock_guard guard(device.lock);
@@ -245,11 +308,11 @@ inline int32_t synchronize(char *error) {
       if (one->owner == std::this_thread::get_id()) all.push_back(one);
   }
   for (FakeStream *one : all) {
+    if (one->capturing) die("a wait for all while something is captured");
     std::unique_lock guard(one->lock);
     uint64_t last = one->queued;
     one->moved.wait(guard, [&] { return one->finished >= last; });
   }
-  (void)error;
   return ZS_OK;
 }
 
@@ -260,6 +323,8 @@ inline int32_t copy(zs_stream *stream, void *target, const void *source, size_t 
     return tell(error, ZS_DEVICE_ERROR, message);
   }
   FakeStream *one = native(stream);
+  bool pageable = direction == ZS_TO_DEVICE || direction == ZS_TO_HOST;
+  if (pageable && is_captured(one, "copy", error)) return ZS_DEVICE_ERROR;
   switch (direction) {
     case ZS_TO_DEVICE: {
       auto staged = std::make_shared<std::vector<char>>(static_cast<const char *>(source),

@@ -4,8 +4,8 @@
 
 import type { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
-import type { Optimizer } from '../../optim/optimizer.js'
-import { tidy, unscoped } from '../../tensor/scope.js'
+import type { Optimizer, UpdateCall } from '../../optim/optimizer.js'
+import { keep, tidy, unscoped } from '../../tensor/scope.js'
 import { bytesPerElement, COMMUNICATION, COMPUTE, type DType, empty, runOp, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
 import { Fetcher } from './fetcher.js'
@@ -234,9 +234,10 @@ export class Zero {
   /** Global L2 norm of the reduced gradients as they are stored (f32 scalar): the same bits on every layout. */
   gradientNorm(): Tensor {
     const { world } = this.options
-    this.#largest?.dispose()
-    const each = unscoped(() => empty([this.#order.length], { category: 'buffers', zero: true }))
-    this.#largest = each
+    // One buffer for all steps: a step that is a graph writes it, too.
+    this.#largest ??= unscoped(() => keep(empty([this.#order.length], { category: 'buffers' })))
+    const each = this.#largest
+    runOp('fill', [each], [], [0])
     // What model-parallel ranks have in common counts once.
     const counted = this.#order.filter(({ layout }) => (layout.replicas?.rank ?? 0) === 0)
     return tidy(() => {
@@ -271,21 +272,32 @@ export class Zero {
     return name
   }
 
-  /** One update of this rank's part, then the parameters of all. Zeroes the gradients. */
-  update({ lr, update, norm, maxNorm, lossScale, momentum }: UpdateRequest): void {
+  /**
+   * One update of this rank's part, then the parameters of all. Zeroes the gradients. A graph of it asks `request` for
+   * its numbers at each launch.
+   */
+  update(request: UpdateRequest): void {
     const { optimizer, groups } = this.options
     for (const unit of this.#order) {
       const zeroGrad = unit.keeps.gradients === 'full'
       const apply = ({ part, group }: Span): void => {
         const { lrScale, weightDecay } = groups[group] as HyperGroup
-        const call = {
-          lr: lr * lrScale,
-          update,
-          norm,
-          maxNorm,
-          gradScale: 1 / lossScale,
+        const call: UpdateCall = {
+          get lr() {
+            return request.lr * lrScale
+          },
+          get update() {
+            return request.update
+          },
+          get gradScale() {
+            return 1 / request.lossScale
+          },
+          get momentum() {
+            return request.momentum
+          },
+          norm: request.norm,
+          maxNorm: request.maxNorm,
           zeroGrad,
-          ...(momentum !== undefined && { momentum }),
         }
         optimizer.update(part, call, weightDecay)
       }
@@ -295,6 +307,17 @@ export class Zero {
       unit.accumulating = false
       unit.share()
     }
+  }
+
+  /** Forgets a step that was begun and not done. */
+  abandonStep(): void {
+    this.#reducing = false
+    this.#next = this.#queue.length
+    for (const unit of this.#order) {
+      unit.accumulating = false
+      unit.dropCollected()
+    }
+    this.fetcher?.end()
   }
 
   /** After masters were loaded: the model's copy, on every rank. */

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "libraries/find.h"
+#include "../graphs.h"
 #include "nccl.h"
 
 namespace zs::cuda {
@@ -150,6 +151,7 @@ zs_backend make_table() {
   table.device_info = device_info;
   table.library_info = library_info;
   table.collectives = &collectives;
+  table.graphs = &graphs;
   return table;
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <vector>
+
 #include "context.h"
 
 namespace zs::cuda {
@@ -14,6 +16,7 @@ struct Stream : Context {
   Report *told = nullptr;  // the report, as the host sees it
   void *scratch = nullptr;
   size_t scratch_bytes = 0;
+  std::vector<void *> outgrown;  // scratch that graphs may still use
   // Pinned memory that pageable copies pass through: one half is filled while the other travels.
   static constexpr size_t kHalf = size_t{4} << 20;
   char *halves[2] = {};
@@ -28,6 +31,10 @@ int opened_device();  // -1: none
 
 // 0, or the status of the error, with its words (after `what`) in `error`. Errors that do not stay are cleared.
 int32_t check(cudaError_t status, char *error, const char *what);
+
+// graphs.cpp
+extern const zs_graphs graphs;
+bool graphs_alive();  // or being captured
 
 // streams.cpp, copies.cpp
 int32_t stream_create(int32_t high_priority, zs_stream *stream, char *error);

@@ -16,6 +16,14 @@ struct Report {
   int64_t value, end;  // "[op] value is outside [0, end)"
 };
 
+// A launch as a launcher asks for it.
+struct Launch {
+  const void *kernel;
+  unsigned grid[3], threads;
+  void **arguments;
+  size_t shared;
+};
+
 struct Context {
   int32_t device;
   int32_t num_sms;
@@ -26,6 +34,9 @@ struct Context {
   // Scratch of the stream for this call: aligned to 256 bytes, not cleared, valid until the next call of
   // workspace() on this stream. NULL when there is none left.
   void *(*workspace)(Context *context, size_t bytes);
+  // Where launches go instead of to the stream, while a graph's call is recorded or changed (graphs.cpp): a
+  // cudaError_t. NULL: to the stream.
+  int32_t (*launch)(Context *context, const Launch &launch);
 };
 
 inline Context *context_of(const zs_call *call) { return static_cast<Context *>(call->context); }

@@ -23,12 +23,17 @@ constexpr const char *kOpNames[] = {
 std::mutex pool_lock;
 std::vector<cudaEvent_t> pool;
 
-// Work that is queued may still use the old memory; it grows a few times, then never again.
+// Work that is queued may still use the old memory; it grows a few times, then never again. What a graph has captured
+// uses it at every launch.
 void *workspace(Context *context, size_t bytes) {
   Stream &stream = *static_cast<Stream *>(context);
   if (bytes <= stream.scratch_bytes) return stream.scratch;
-  if (cudaStreamSynchronize(stream.stream) != cudaSuccess) return nullptr;
-  if (stream.scratch) cudaFree(stream.scratch);
+  if (graphs_alive()) {
+    if (stream.scratch) stream.outgrown.push_back(stream.scratch);
+  } else {
+    if (cudaStreamSynchronize(stream.stream) != cudaSuccess) return nullptr;
+    if (stream.scratch) cudaFree(stream.scratch);
+  }
   stream.scratch = nullptr;
   stream.scratch_bytes = 0;
   size_t wanted = (bytes + kScratchStep - 1) / kScratchStep * kScratchStep;
@@ -101,6 +106,7 @@ void stream_destroy(zs_stream *stream) {
     if (one->passed[i]) cudaEventDestroy(one->passed[i]);
   }
   if (one->scratch) cudaFree(one->scratch);
+  for (void *scratch : one->outgrown) cudaFree(scratch);
   if (one->told) cudaFreeHost(one->told);
   if (one->stream) cudaStreamDestroy(one->stream);
   cudaGetLastError();

@@ -84,7 +84,7 @@ bool device_has(zs_op op) { return kernels[op] != nullptr; }
 void figures() {}
 
 std::vector<Value> run_device(const Case &c, bool at_end, bool backward) {
-  static zs::cuda::Context context{0, 3, 90, 227 * 1024, 50 << 20, &report, workspace};
+  static zs::cuda::Context context{0, 3, 90, 227 * 1024, 50 << 20, &report, workspace, nullptr};
   snprintf(running, sizeof running, "%s", title(c).c_str());
   std::vector<Guarded *> memory;
   std::vector<zs_tensor> tensors;

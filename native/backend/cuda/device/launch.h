@@ -69,6 +69,11 @@ int32_t launch(zs_call *call, void (*kernel)(P...), dim3 grid, int threads, size
                                                    cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
       if (set != cudaSuccess) return set;
     }
+    if (Context *context = context_of(call); context->launch) {
+      const Launch asked{reinterpret_cast<const void *>(kernel), {grid.x, grid.y, grid.z}, static_cast<unsigned>(threads),
+                         pointers, shared};
+      return static_cast<cudaError_t>(context->launch(context, asked));
+    }
     return cudaLaunchKernel(reinterpret_cast<const void *>(kernel), grid, dim3(static_cast<unsigned>(threads)), pointers, shared,
                             static_cast<cudaStream_t>(call->stream));
   };
