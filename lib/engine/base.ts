@@ -7,6 +7,7 @@ import { type FoundCheckpoint, findNewest, openCheckpoint } from '../checkpoint/
 import { checkLoadOptions, type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
 import type { TrainingState } from '../checkpoint/manifest.js'
 import { Saver } from '../checkpoint/saver.js'
+import { copyOfScales, loadScales } from '../checkpoint/scales.js'
 import type { Parameter } from '../nn/parameter.js'
 import { randomState } from '../ops/random.js'
 import type { ProcessGroup } from '../parallel/group.js'
@@ -134,9 +135,10 @@ export abstract class BaseEngine<Args extends Tensor[]> {
 
   /** Norm, optimizer, figures. */
   async #update(numMicro: number): Promise<StepResult> {
-    const { zero, mesh, maxNorm, scaler, schedule } = this.parts
+    const { zero, mesh, maxNorm, scaler, schedule, fp8 } = this.parts
     const { lr, lossScale } = this
     zero.reduceReplicas()
+    fp8?.update()
     mesh.group('dp', 'cp').allReduce(this.lossSum, { average: true })
     mesh.group('pp').allReduce(this.lossSum) // the last stage alone has one
     const norm = unscoped(() => zero.gradientNorm())
@@ -156,6 +158,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     if (notFinite) this.parts.onNotFinite?.(this.globalSteps, notFinite)
     if (this.#applied) this.#updates++
     else this.skippedSteps++
+    if (fp8 && this.#applied) fp8.scales.known = true
     if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss, samples, notFinite)
     scaler?.step(!this.#applied, notFinite)
     await this.#saver.check()
@@ -242,12 +245,13 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    */
   async saveCheckpoint(output: string, options: SaveOptions = {}): Promise<string> {
     this.#betweenSteps('saveCheckpoint', 'CHECKPOINT', 'save after a step() that updated')
-    const { zero, mesh, stage, asyncSave = false } = this.parts
+    const { zero, mesh, stage, fp8, asyncSave = false } = this.parts
     const { client = {}, model, tokenizer } = options
     const request = {
       folder: join(output, 'checkpoints'),
       zero,
       retain: options.retain ?? 0,
+      scales: copyOfScales(fp8, { stage: mesh.place.pp, stages: mesh.sizes.pp }),
       head: {
         state: this.state,
         layout: { world: mesh.world.size, mesh: meshWords(mesh.sizes), stage },
@@ -300,8 +304,10 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     { folder, manifest }: FoundCheckpoint,
     options: LoadOptions = {},
   ): Promise<{ path: string; client: Record<string, unknown> }> {
-    const { zero, meeting } = this.parts
-    await loadCheckpoint(folder, manifest, zero, new Agreement(meeting, 'load'), options)
+    const { zero, meeting, fp8 } = this.parts
+    const agreement = new Agreement(meeting, 'load')
+    await loadCheckpoint(folder, manifest, zero, agreement, options)
+    if (fp8 && (options.optimizer ?? true)) await agreement.all('scales', () => loadScales(folder, manifest, fp8))
     if (options.optimizer ?? true) {
       const { step, updates, skippedSteps, samples, seed, scaler } = manifest.state
       this.parts.seed = seed // the run's own: its samples and masks go on
@@ -348,6 +354,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
       await this.finishSaving()
     } finally {
       this.lossSum.dispose()
+      this.parts.fp8?.dispose()
       this.parts.zero.dispose()
       await this.parts.onClose?.()
     }

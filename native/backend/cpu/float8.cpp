@@ -2,6 +2,7 @@
 // exactly, and multiplied as those are.
 #include "../float8.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <memory>
