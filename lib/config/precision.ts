@@ -55,7 +55,11 @@ export const fp8 = section(
       'delayed',
       '"delayed": scales follow from the steps before; "current": from the tensor itself, measured first',
     ),
-    amax_history_len: served(integer({ min: 1, max: 65536 }), 1024, 'steps whose largest values are kept; delayed alone'),
+    amax_history_len: served(
+      integer({ min: 1, max: 65536 }),
+      1024,
+      'steps whose largest values are kept; delayed alone',
+    ),
     amax_compute_algo: served(
       oneOf(['max', 'most_recent']),
       'max',

@@ -56,7 +56,13 @@ export function fp8Product(
   y: Tensor,
   [a, aInverse]: readonly [Tensor, Tensor],
   [b, bInverse]: readonly [Tensor, Tensor],
-  { m, n, k, accumulate = false, fast = false }: { m: number; n: number; k: number; accumulate?: boolean; fast?: boolean },
+  {
+    m,
+    n,
+    k,
+    accumulate = false,
+    fast = false,
+  }: { m: number; n: number; k: number; accumulate?: boolean; fast?: boolean },
   bias?: Tensor,
 ): void {
   runOp('fp8_matmul', [y], [a, b, aInverse, bInverse, bias], [m, n, k, accumulate ? 1 : 0, fast ? 1 : 0])

@@ -69,7 +69,7 @@ template <class Body> int32_t by_float8(zs_call *call, int dtype, Body body) {
   }
 }
 
-inline int64_t padded(int64_t rows) { return (rows + 15) / 16 * 16; }
+constexpr inline int64_t padded(int64_t rows) { return (rows + 15) / 16 * 16; }
 
 // The type of the codes; -1, with the error in the call: something is wrong with it.
 inline int check_quantize(zs_call *call) {

@@ -10,8 +10,8 @@ import { ZeroshardError } from '../../binding/errors.js'
 import type { Conv1D, Linear } from '../../nn/layers.js'
 import { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
-import * as ops from '../../ops/index.js'
 import { QuantizedLinear } from '../../ops/float8.js'
+import * as ops from '../../ops/index.js'
 import { product, weightGradient } from '../../ops/linear.js'
 import { empty, type Tensor } from '../../tensor/tensor.js'
 import { gather, scatter } from '../collectives.js'
@@ -100,9 +100,10 @@ export class ColumnParallelLinear extends Module {
     const entered = this.region.enter(x)
     const { quantizer } = this
     const options = { inFirst: this.#inFirst, activation: this.#activation, quantizer }
-    const y = entered.pieces && !quantizer
-      ? gatheredLinear(entered, this.weight.tensor, this.bias?.tensor, options)
-      : ops.linear(entered.whole, this.weight.tensor, this.bias?.tensor, options)
+    const y =
+      entered.pieces && !quantizer
+        ? gatheredLinear(entered, this.weight.tensor, this.bias?.tensor, options)
+        : ops.linear(entered.whole, this.weight.tensor, this.bias?.tensor, options)
     if (this.#ownRegion || this.#gatherOutput) this.region.release()
     return this.#gatherOutput ? gather(y, -1, this.region.group) : y
   }
