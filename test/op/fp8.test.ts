@@ -7,7 +7,7 @@ import { binding } from '../../lib/binding/native.js'
 import { Conv1D, Linear, Sequential } from '../../lib/nn/layers.js'
 import { normal } from '../../lib/nn/parameter.js'
 import * as ops from '../../lib/ops/index.js'
-import { applyFp8, type Fp8, type Fp8Options } from '../../lib/parallel/fp8/layers.js'
+import { applyFp8, checkDevices, type Fp8, type Fp8Options } from '../../lib/parallel/fp8/layers.js'
 import { ProcessGroup } from '../../lib/parallel/group.js'
 import { tidy } from '../../lib/tensor/scope.js'
 import { type Tensor, tensor } from '../../lib/tensor/tensor.js'
@@ -72,6 +72,15 @@ t.test('misuse is named with its cure', async (t) => {
   t.throws(() => apply({}, new Sequential(new Linear(16, 20))), {
     code: 'CONFIG',
     message: /layers\.0 \[20, 16\] does not divide by 16/,
+  })
+  const device = (index: number, name: string, capability: number) => ({
+    ...{ index, name, capability },
+    ...{ totalBytes: 0, multiprocessors: 1, driver: 13, runtime: 13 },
+  })
+  checkDevices([device(0, 'H100', 9), device(1, 'L40', 8.9)])
+  t.throws(() => checkDevices([device(0, 'H100', 9), device(1, 'A100', 8)]), {
+    code: 'DEVICE',
+    message: /device 1 \(A100\) has 8\.0; set fp8\.enabled to false/,
   })
   const mixed = apply({}, new Sequential(new Linear(16, 20), new Linear(32, 16)))
   t.match(mixed.notes, [/layers\.0 \[20, 16\] stay in bf16/])

@@ -3,7 +3,7 @@
 
 import { isRecording } from '../../autograd/tape.js'
 import { nearest, ZeroshardError } from '../../binding/errors.js'
-import { binding } from '../../binding/native.js'
+import { binding, type NativeDevices } from '../../binding/native.js'
 import { Conv1D, Linear } from '../../nn/layers.js'
 import type { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
@@ -135,15 +135,13 @@ export function chooseLayers(model: Module, exclude: readonly string[]): { layer
   return { layers, notes: odd.length ? [note] : [] }
 }
 
-/** @throws DEVICE where there is a device that cannot. */
-function checkDevice(): void {
-  const { native } = binding()
-  if (native.device() === 'cpu') return
-  const old = native.devices().devices.find(({ capability }) => capability < 89)
+/** @throws DEVICE where one of the devices cannot. */
+export function checkDevices(devices: NativeDevices['devices']): void {
+  const old = devices.find(({ capability }) => capability < 8.9)
   if (!old) return
   throw new ZeroshardError(
     'DEVICE',
-    `fp8 needs compute capability 8.9 or newer (Ada, Hopper); device ${old.index} (${old.name}) has ${(old.capability / 10).toFixed(1)}; set fp8.enabled to false`,
+    `fp8 needs compute capability 8.9 or newer (Ada, Hopper); device ${old.index} (${old.name}) has ${old.capability.toFixed(1)}; set fp8.enabled to false`,
   )
 }
 
@@ -157,7 +155,8 @@ export function applyFp8(
   group: ProcessGroup,
   has: (parameter: Parameter) => boolean = () => true,
 ): { fp8: Fp8; notes: string[] } {
-  checkDevice()
+  const { native } = binding()
+  if (native.device() === 'cuda') checkDevices(native.devices().devices)
   const { layers, notes } = chooseLayers(model, options.exclude)
   const own = layers.filter(({ weight }) => has(weight))
   return { fp8: new Fp8(own, options, group), notes }
