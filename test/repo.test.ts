@@ -120,6 +120,10 @@ const elsewhere: Record<string, [reference: string, test: string] | string> = {
   lamb: ['updates', "'Lamb'"],
   applyUpdate: ['updates', "'Lamb'"], // its second half
   muon: ['updates', "'Muon'"],
+  quantize: 'test/native/float8_test.cpp: against tables in float64, every code and every tie',
+  fp8Scale: 'test/native/float8_test.cpp: against the definition, step by step',
+  fp8Matmul:
+    'test/native/float8_test.cpp: in float64, within the bound of f32 sums; the whole linear: test/op/fp8.test.ts',
   topK: ['largest', "'topK"],
   cast: ['rounded', "'cast"],
   fill: ['rounded', "'fill"],

@@ -8,7 +8,7 @@ import { type ErrorCode, ZeroshardError } from './errors.js'
 import { loadAddon } from './loader.js'
 
 /** Element types, in the order of backend.h. */
-export const dtypes = ['f32', 'bf16', 'f16', 'i32', 'u8', 'i64'] as const
+export const dtypes = ['f32', 'bf16', 'f16', 'i32', 'u8', 'i64', 'f8e4m3', 'f8e5m2'] as const
 /** What memory is for; `memoryStats` counts each apart. */
 export const categories = ['parameters', 'gradients', 'optimizer', 'activations', 'buffers', 'host'] as const
 /** The streams of a device: each runs in order, hazards between them are the runtime's business. */

@@ -18,7 +18,10 @@ export interface TensorPlan {
   shape: Shape
 }
 
-const names: Partial<Record<DType, string>> = { f32: 'F32', bf16: 'BF16', f16: 'F16', i32: 'I32', u8: 'U8', i64: 'I64' }
+const names: Record<DType, string> = {
+  ...{ f32: 'F32', bf16: 'BF16', f16: 'F16', i32: 'I32', u8: 'U8', i64: 'I64' },
+  ...{ f8e4m3: 'F8_E4M3', f8e5m2: 'F8_E5M2' },
+}
 const MAX_HEADER = 100_000_000
 
 /** What a file of the planned tensors begins with: their bytes follow, in order. */
@@ -167,7 +170,7 @@ async function readFully(path: string, file: FileHandle, into: Uint8Array, posit
 /** Bytes of the format's types that are not read here: their tensors are checked, but cannot be asked for. */
 const foreignTypes: Record<string, number> = {
   ...{ F64: 8, U64: 8, U32: 4, I16: 2, U16: 2, I8: 1, BOOL: 1 },
-  ...{ F8_E4M3: 1, F8_E5M2: 1, F8_E8M0: 1 },
+  F8_E8M0: 1,
 }
 
 interface Header {

@@ -15,6 +15,7 @@ import type { Agreement } from './agreement.js'
 import { beginSave, commitSave, dropSave, stepName, writeDurably } from './folder.js'
 import { type FileEntry, type Kind, type Manifest, manifestText, type SliceEntry } from './manifest.js'
 import { safetensorsHead, type TensorPlan } from './safetensors.js'
+import type { ScalesCopy } from './scales.js'
 import { FileStream } from './thread.js'
 
 export interface SaveRequest {
@@ -25,6 +26,8 @@ export interface SaveRequest {
   head: Omit<Manifest, 'format' | 'version' | 'files' | 'slices' | 'parameters'>
   /** Newest checkpoints to keep; 0: all. */
   retain: number
+  /** Of 8-bit training, where this rank writes them; disposed with the save. */
+  scales?: ScalesCopy | undefined
 }
 
 /** This rank's part of a unit: elements [offset, offset + count) of each of its tensors. */
@@ -157,18 +160,20 @@ export async function writeCheckpoint(
   } catch (error) {
     if (agreement.first) await dropSave(folder, step).catch(() => {})
     throw error
+  } finally {
+    request.scales?.dispose()
   }
 }
 
 /** What each rank tells of its file; in a file beside it, as it may be long. */
 interface Told {
-  file: FileEntry
+  files: FileEntry[]
   slices: SliceEntry[]
   parameters: Manifest['parameters']
 }
 const toldPath = (temporary: string, rank: number): string => join(temporary, `part-${rank}.json`)
 
-async function writePart({ zero, group }: SaveRequest, temporary: string, source: Source): Promise<void> {
+async function writePart({ zero, group, scales }: SaveRequest, temporary: string, source: Source): Promise<void> {
   const { parts, tensors, slices } = plan(zero)
   const name = `rank-${String(group.rank).padStart(5, '0')}-of-${String(group.size).padStart(5, '0')}.safetensors`
   const file = new FileStream(join(temporary, name))
@@ -180,7 +185,7 @@ async function writePart({ zero, group }: SaveRequest, temporary: string, source
     }
     const entry = { name, ...(await file.finish()) }
     const told: Told = {
-      file: entry,
+      files: [entry, ...(scales ? [{ name: scales.name, ...(await scales.write(temporary)) }] : [])],
       slices: slices.map((slice) => ({ ...slice, file: name })),
       parameters: parametersOf(zero),
     }
@@ -227,7 +232,7 @@ async function assemble(temporary: string, { group, head }: SaveRequest): Promis
   for (let rank = 0; rank < group.size; rank++) {
     const path = toldPath(temporary, rank)
     const told = JSON.parse(await readFile(path, 'utf8')) as Told
-    files.push(told.file)
+    files.push(...told.files)
     for (const slice of told.slices) slices.push(slice)
     Object.assign(parameters, told.parameters)
     await rm(path)

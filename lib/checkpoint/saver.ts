@@ -29,7 +29,10 @@ export class Saver {
    */
   async save(request: Omit<SaveRequest, 'group'>, background: boolean): Promise<string> {
     const agreement = new Agreement(this.ranks, 'save')
-    await this.finish()
+    await this.finish().catch((error: unknown) => {
+      request.scales?.dispose()
+      throw error
+    })
     const { folder, zero, head } = request
     const whole = { ...request, group: this.group }
     if (!background) return writeCheckpoint(whole, agreement)

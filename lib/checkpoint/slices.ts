@@ -157,7 +157,8 @@ export class SliceReader {
 const keyOf = (parameter: string, kind: Kind): string => `${kind} ${parameter}`
 
 function arrayOf(dtype: DType, buffer: ArrayBuffer, count: number): NumericArray {
-  return dtype === 'f32' ? new Float32Array(buffer, 0, count) : new Uint16Array(buffer, 0, count)
+  const Values = bytesPerElement[dtype] === 1 ? Uint8Array : dtype === 'f32' ? Float32Array : Uint16Array
+  return new Values(buffer, 0, count)
 }
 
 /** Of the runs of elements [start, start + count) of a part, those that can lie in [from, to) of the whole. */

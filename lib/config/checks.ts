@@ -6,6 +6,7 @@ import { fail, note, type Reading, show } from './read.js'
 /** @throws CONFIG naming both keys of a contradiction. */
 export function checkTogether(reading: Reading, read: Read): void {
   if (read.bf16.enabled && read.fp16.enabled) fail(reading, 'bf16 and fp16 are both enabled; choose one')
+  checkFp8(reading, read)
   const { stage, offload_optimizer, offload_param } = read.zero_optimization
   if (read.gradient_allreduce_op === 'sum' && stage === 3)
     fail(reading, 'gradient_allreduce_op "sum" is not possible at zero_optimization.stage 3; scale the loss instead')
@@ -28,6 +29,19 @@ export function checkTogether(reading: Reading, read: Read): void {
   const { type } = read.context_parallel
   if ((read.sequence_parallel_size ?? 1) > 1 && type === 'ring')
     fail(reading, 'sequence_parallel_size means Ulysses attention; use mesh.context with context_parallel.type "ring"')
+}
+
+function checkFp8(reading: Reading, { fp8, bf16, fp16 }: Read): void {
+  if (!fp8.enabled) return
+  if (!bf16.enabled)
+    fail(
+      reading,
+      `fp8.enabled needs bf16, in which all but the products stays${fp16.enabled ? '; fp16 is enabled: disable it, and' : ';'} set bf16.enabled to true`,
+    )
+  const delayedAlone = { amax_history_len: 1024, amax_compute_algo: 'max' } as const
+  for (const [key, fallback] of Object.entries(delayedAlone))
+    if (fp8.recipe === 'current' && fp8[key as keyof typeof delayedAlone] !== fallback)
+      note(reading, 'fp8.recipe "current" keeps no history', `fp8.${key}`)
 }
 
 /** Parts of the model on a stage: what the schedule needs. */

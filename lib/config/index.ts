@@ -38,6 +38,7 @@ export const schema = section(
     zero_optimization: zero.zeroOptimization,
     bf16: precision.bf16,
     fp16: precision.fp16,
+    fp8: precision.fp8,
     data_types: precision.dataTypes,
     activation_checkpointing: parallel.activationCheckpointing,
     pipeline: parallel.pipeline,

@@ -1,7 +1,7 @@
 // DeepSpeed's sections on number formats: bf16, fp16, data_types, and two of PyTorch that are refused.
 
 import { hint, refused, refusedSection, section, served } from './schema.js'
-import { anything, boolean, floatType, integer, nullable, number, orNull, string } from './values.js'
+import { anything, boolean, floatType, integer, list, nullable, number, oneOf, orNull, string } from './values.js'
 
 const positive = integer({ min: 1 })
 
@@ -39,6 +39,39 @@ export const fp16 = section(
     fp16_master_weights_and_grads: refused(boolean, false, 'master weights are f32; data_types sets the gradients'),
   },
   { auto: true },
+)
+
+export const fp8 = section(
+  'Products of linear layers in 8 bits, one scale for each tensor; everything else as in bf16. Words of Transformer Engine.',
+  {
+    enabled: served(boolean, false, 'linears multiply in 8 bits; needs bf16, on CUDA capability 8.9 or newer'),
+    format: served(
+      oneOf(['hybrid', 'e4m3'], true),
+      'hybrid',
+      '"hybrid": e4m3 for inputs and weights, e5m2 for gradients; "e4m3": for all',
+    ),
+    recipe: served(
+      oneOf(['delayed', 'current']),
+      'delayed',
+      '"delayed": scales follow from the steps before; "current": from the tensor itself, measured first',
+    ),
+    amax_history_len: served(
+      integer({ min: 1, max: 65536 }),
+      1024,
+      'steps whose largest values are kept; delayed alone',
+    ),
+    amax_compute_algo: served(
+      oneOf(['max', 'most_recent']),
+      'max',
+      'which of them makes the scale: the largest, or the last; delayed alone',
+    ),
+    margin: served(integer({ min: 0, max: 32 }), 0, 'scales are divided by 2 to this power'),
+    exclude: served(
+      list(string),
+      [],
+      'paths of linears that stay in bf16: `*` is one name, `**` any number, `{a,b}` either. Embeddings, norms and the classifier always do',
+    ),
+  },
 )
 
 export const dataTypes = section('Element types.', {

@@ -7,6 +7,7 @@ import { type FoundCheckpoint, findNewest, openCheckpoint } from '../checkpoint/
 import { checkLoadOptions, type LoadOptions, loadCheckpoint } from '../checkpoint/load.js'
 import type { TrainingState } from '../checkpoint/manifest.js'
 import { Saver } from '../checkpoint/saver.js'
+import { copyOfScales, loadScales } from '../checkpoint/scales.js'
 import type { Parameter } from '../nn/parameter.js'
 import { randomState } from '../ops/random.js'
 import type { ProcessGroup } from '../parallel/group.js'
@@ -53,7 +54,6 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   get accumulationSteps(): number {
     return this.numAccumulation
   }
-  /** All ranks of the job. */
   get group(): ProcessGroup {
     return this.parts.mesh.world
   }
@@ -148,8 +148,9 @@ export abstract class BaseEngine<Args extends Tensor[]> {
 
   /** The update of what is reduced, without its figures; → the gradients' norm. A graph of it asks for its numbers anew. */
   protected queueUpdate(): Tensor {
-    const { zero, mesh, maxNorm, schedule } = this.parts
+    const { zero, mesh, maxNorm, schedule, fp8 } = this.parts
     zero.reduceReplicas()
+    fp8?.update()
     mesh.group('dp', 'cp').allReduce(this.lossSum, { average: true })
     mesh.group('pp').allReduce(this.lossSum) // the last stage alone has one
     const norm = unscoped(() => zero.gradientNorm())
@@ -175,7 +176,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
 
   /** What became of the update: figures, the next loss scale, the error of a loss that is not finite. */
   protected async readFigures(norm: Tensor, numMicro: number): Promise<StepResult> {
-    const { zero, scaler } = this.parts
+    const { zero, scaler, fp8 } = this.parts
     const { lr, lossScale } = this
     const stats = memory.stats()
     const [[sum], [stored]] = (await Promise.all([this.lossSum.data(), norm.data()])) as [Float32Array, Float32Array]
@@ -188,6 +189,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     this.samples += samples
     const notFinite = this.#applied ? undefined : await zero.dropGradients()
     if (notFinite) this.parts.onNotFinite?.(this.globalSteps, notFinite)
+    if (fp8 && this.#applied) fp8.scales.known = true
     if (this.#applied) this.#updates++
     else this.skippedSteps++
     if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss, samples, notFinite)
@@ -276,12 +278,13 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    */
   async saveCheckpoint(output: string, options: SaveOptions = {}): Promise<string> {
     this.#betweenSteps('saveCheckpoint', 'CHECKPOINT', 'save after a step() that updated')
-    const { zero, mesh, stage, asyncSave = false } = this.parts
+    const { zero, mesh, stage, fp8, asyncSave = false } = this.parts
     const { client = {}, model, tokenizer } = options
     const request = {
       folder: join(output, 'checkpoints'),
       zero,
       retain: options.retain ?? 0,
+      scales: copyOfScales(fp8, { stage: mesh.place.pp, stages: mesh.sizes.pp }),
       head: {
         state: this.state,
         layout: { world: mesh.world.size, mesh: meshWords(mesh.sizes), stage },
@@ -334,8 +337,10 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     { folder, manifest }: FoundCheckpoint,
     options: LoadOptions = {},
   ): Promise<{ path: string; client: Record<string, unknown> }> {
-    const { zero, meeting } = this.parts
-    await loadCheckpoint(folder, manifest, zero, new Agreement(meeting, 'load'), options)
+    const { zero, meeting, fp8 } = this.parts
+    const agreement = new Agreement(meeting, 'load')
+    await loadCheckpoint(folder, manifest, zero, agreement, options)
+    if (fp8 && (options.optimizer ?? true)) await agreement.all('scales', () => loadScales(folder, manifest, fp8))
     if (options.optimizer ?? true) {
       const { step, updates, skippedSteps, samples, seed, scaler } = manifest.state
       this.parts.seed = seed // the run's own: its samples and masks go on
@@ -387,6 +392,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     } finally {
       this.dropGraph()
       this.lossSum.dispose()
+      this.parts.fp8?.dispose()
       this.parts.zero.dispose()
       await this.parts.onClose?.()
     }

@@ -64,14 +64,17 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
         this.#backwardDone = this.#backwardOpen = false
         this.parts.zero.abandonStep()
       },
-      prepare: () => this.setRandom(0),
+      prepare: () => {
+        this.setRandom(0)
+        this.parts.fp8?.dropWeights() // the launch changes them
+      },
       finish: (norm, numMicro) => this.tellStep(numMicro, () => this.readFigures(norm, numMicro)),
       note: (text) => this.parts.onNote?.(text),
     })
   }
 
   #graphObstacle(): string | undefined {
-    const { zero, mesh } = this.parts
+    const { zero, mesh, fp8 } = this.parts
     const device = binding().native.device()
     if (device !== 'cuda') return `the device is the ${device}, which has no graphs`
     if (!this.#inTrainBatch) return 'forward(), backward() and step() are called one by one; use trainBatch()'
@@ -80,6 +83,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
       return 'offloaded states are updated by the host'
     if (trace.on)
       return 'operations are timed one by one (a trace, wall_clock_breakdown, flops_profiler or comms_logger)'
+    if (fp8?.scales.delayed && !fp8.scales.known) return 'the scales of fp8 have no history yet'
     if (!isAlone()) return 'another engine of this process may take part in a backward'
     if (this.midStep || !this.#syncing || this.#boundary !== undefined) return 'accumulation is steered by hand'
     return undefined
@@ -87,6 +91,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
 
   /** A whole step without its figures. */
   #queueStep(batches: readonly Args[]): Tensor {
+    this.parts.fp8?.dropWeights()
     for (const [micro, inputs] of batches.entries()) {
       this.#micro = micro
       this.backward(unscoped(() => this.forward(...inputs)))

@@ -15,6 +15,7 @@ import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
 import { parallelizeContext } from '../parallel/context/parallelize.js'
+import { applyFp8 } from '../parallel/fp8/layers.js'
 import { connectWorld, type ProcessGroup } from '../parallel/group.js'
 import { Mesh } from '../parallel/mesh.js'
 import { parallelize } from '../parallel/parallelize.js'
@@ -147,6 +148,8 @@ export function makeEngine<Args extends Tensor[]>(
   const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
   if (cut) config.hints.push(...bubbleNotes(schedule, pp, config.gradient_accumulation_steps))
   if (cut && config.cuda_graphs) config.hints.push('cuda_graphs: the steps of a pipeline are not captured')
+  const eight = config.fp8.enabled ? applyFp8(model, config.fp8, mesh.group('dp', 'cp', 'tp'), cut?.has) : undefined
+  config.hints.push(...(eight?.notes ?? []))
   const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
   const offload = offloadOf(config)
   const zero = new Zero(model, {
@@ -177,6 +180,7 @@ export function makeEngine<Args extends Tensor[]>(
     asyncSave: config.checkpoint.async_save,
     graphs: config.cuda_graphs && !cut,
     ...(config.fp16.enabled && { scaler: new LossScaler(config.fp16) }),
+    ...(eight && { fp8: eight.fp8 }),
     stage,
     seed: config.train.seed,
     schedule: makeSchedule(config.scheduler, params.lr),

@@ -4,6 +4,7 @@ import type { Ranks } from '../checkpoint/agreement.js'
 import type { Module } from '../nn/module.js'
 import type { LossScaler } from '../optim/loss-scale.js'
 import type { Schedule } from '../optim/schedules.js'
+import type { Fp8 } from '../parallel/fp8/layers.js'
 import type { Mesh } from '../parallel/mesh.js'
 import type { Zero } from '../parallel/zero/zero.js'
 import type { MemoryByCategory } from '../tensor/memory.js'
@@ -19,6 +20,8 @@ export interface EngineParts {
   meeting: Ranks
   /** Undefined: the loss is not scaled (f32, bf16). */
   scaler?: LossScaler
+  /** Where linears multiply in 8 bits. */
+  fp8?: Fp8
   schedule: Schedule
   seed: number
   microBatchSize: number

@@ -24,6 +24,8 @@ export class Linear extends Module {
   readonly weight: Parameter
   readonly bias: Parameter | undefined
   readonly activation: 'gelu' | 'geluTanh' | undefined
+  /** Set where the product is in 8 bits. */
+  quantizer: ops.Quantizer | undefined
 
   constructor(inFeatures: number, outFeatures: number, config: LinearConfig = {}) {
     super()
@@ -34,7 +36,8 @@ export class Linear extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return ops.linear(x, this.weight.tensor, this.bias?.tensor, { activation: this.activation })
+    const { activation, quantizer } = this
+    return ops.linear(x, this.weight.tensor, this.bias?.tensor, { activation, quantizer })
   }
 }
 
@@ -50,6 +53,8 @@ export class Conv1D extends Module {
   readonly weight: Parameter
   readonly bias: Parameter
   readonly activation: 'gelu' | 'geluTanh' | undefined
+  /** Set where the product is in 8 bits. */
+  quantizer: ops.Quantizer | undefined
 
   constructor(inFeatures: number, outFeatures: number, init: Init, activation?: 'gelu' | 'geluTanh') {
     super()
@@ -59,7 +64,8 @@ export class Conv1D extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return ops.linear(x, this.weight.tensor, this.bias.tensor, { inFirst: true, activation: this.activation })
+    const { activation, quantizer } = this
+    return ops.linear(x, this.weight.tensor, this.bias.tensor, { inFirst: true, activation, quantizer })
   }
 }
 

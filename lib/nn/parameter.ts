@@ -70,6 +70,8 @@ export class Parameter {
   partialGradient = false
   /** Over which those parts are summed, where it is not over all replicas. */
   partialOver: Replicas | undefined
+  /** Counts changes of the values: what was made of them before is stale. */
+  version = 0
   /** Set where it is cut. */
   cutOver: CutOver | undefined
   #slice: Slice | undefined

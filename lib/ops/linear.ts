@@ -1,9 +1,13 @@
 // Matrix products. Weight gradients are added straight into the parameter's gradient buffer.
 
-import { type BackwardContext, record } from '../autograd/tape.js'
+import { type BackwardContext, record, willRecord } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { countOf, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkFloat, checkShape, lastDim } from './check.js'
+import { QuantizedLinear, type Quantizer } from './float8.js'
+import { weightGradient } from './weight-gradient.js'
+
+export { weightGradient } from './weight-gradient.js'
 
 export interface Product {
   batch?: number
@@ -95,37 +99,23 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   return y
 }
 
-/**
- * Lets `compute` add into the leaf's gradient buffer (f32, or of `like`'s dtype), or write a fresh tensor where there
- * is none. Where `uses` says which tensors it needs, it may be called later.
- */
-export function weightGradient(
-  context: BackwardContext,
-  index: number,
-  like: Tensor,
-  compute: (into: Tensor, accumulate: boolean) => void,
-  uses?: readonly Tensor[],
-): Tensor | undefined {
-  const sink = context.sink(index, like.dtype)
-  if (sink) {
-    if (!uses || !context.postpone(index, uses, () => compute(sink, true))) compute(sink, true)
-    return undefined
-  }
-  // A leaf whose buffer is of another type adds it in f32.
-  const fresh = empty(like.shape, { dtype: like.producer ? like.dtype : 'f32' })
-  compute(fresh, false)
-  return fresh
-}
-
 /** Options of `linear`. */
 export interface LinearOptions {
   /** Weight is (in, out), as GPT-2's Conv1D keeps it, instead of (out, in). */
   inFirst?: boolean
   /** Applied to the sum in the same pass. */
   activation?: 'gelu' | 'geluTanh' | undefined
-  /** The output, and what computes it (and the sum before the activation); default: fresh memory, one product. */
-  output?: { y: Tensor; compute: (pre: Tensor | undefined) => void }
+  /** The product in 8 bits: how its operands get there. x bf16 or f16. */
+  quantizer?: Quantizer | undefined
+  /**
+   * The output, and what computes it (and the sum before the activation), perhaps with `multiply`; default: fresh
+   * memory, one product.
+   */
+  output?: { y: Tensor; compute: (pre: Tensor | undefined, multiply: Multiply) => void }
 }
+
+/** Writes rows [row, row + rows) of x · weight + bias; default: all of them. */
+export type Multiply = (into: Tensor, row?: number, rows?: number) => void
 
 /**
  * x (…, in) · weight (out, in)ᵀ + bias (out) → (…, out).
@@ -146,28 +136,32 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
   }
   if (bias) checkShape('linear', 'bias', bias, [n])
   const m = k === 0 ? countOf(x.shape.slice(0, -1)) : x.count / k
-  const { activation, output } = options
+  const { activation, output, quantizer } = options
+  const inFirst = options.inFirst === true
+  const quantized = quantizer && new QuantizedLinear(x, weight, inFirst, quantizer, willRecord([x, weight, bias]))
   const y = output?.y ?? empty([...x.shape.slice(0, -1), n], { dtype: x.dtype })
   const pre = activation ? empty(y.shape, { dtype: x.dtype }) : undefined
-  if (output) output.compute(pre)
-  else product(y, x, weight, { m, n, k, transB: !options.inFirst }, { bias, pre, epilogue: activation ?? 'none' })
-  record('linear', [y], [x, weight, bias], [x, weight, pre], ([grad], context) => {
+  const multiply: Multiply = (into, row = 0, rows = m) => {
+    if (quantized) {
+      quantized.multiply(into, bias, row, rows)
+      return
+    }
+    const a = x.view([rows, k], row * k)
+    product(into, a, weight, { m: rows, n, k, transB: !inFirst }, { bias })
+    a.dispose()
+  }
+  if (output) output.compute(pre, multiply)
+  else if (quantized) {
+    multiply(pre ?? y)
+    if (pre) runOp('unary', [y], [pre], [kindOf(activation as Activation)])
+  } else product(y, x, weight, { m, n, k, transB: !inFirst }, { bias, pre, epilogue: activation ?? 'none' })
+  const saved = quantized ? [...quantized.saved, pre] : [x, weight, pre]
+  record('linear', [y], [x, weight, bias], saved, ([grad], context) => {
     if (!grad) return []
-    const dy = pre ? activationGradient(grad, pre, activation as 'gelu') : grad
-    const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
-    if (dx) product(dx, dy, weight, { m, n: k, k: n, transB: options.inFirst === true })
-    const dw = context.needs(1)
-      ? weightGradient(
-          context,
-          1,
-          weight,
-          (into, accumulate) =>
-            options.inFirst
-              ? product(into, x, dy, { m: k, n, k: m, transA: true, accumulate })
-              : product(into, dy, x, { m: n, n: k, k: m, transA: true, accumulate }),
-          [x, dy],
-        )
-      : undefined
+    const dy = pre ? activationGradient(grad, pre, activation as Activation) : grad
+    const [dx, dw] = quantized
+      ? quantized.backward(dy, context)
+      : linearBackward(x, weight, dy, { m, n, k, inFirst }, context)
     const db =
       bias && context.needs(2)
         ? weightGradient(
@@ -184,8 +178,27 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
   return y
 }
 
-function activationGradient(dy: Tensor, pre: Tensor, activation: 'gelu' | 'geluTanh'): Tensor {
+function linearBackward(
+  x: Tensor,
+  weight: Tensor,
+  dy: Tensor,
+  { m, n, k, inFirst }: { m: number; n: number; k: number; inFirst: boolean },
+  context: BackwardContext,
+): [dx: Tensor | undefined, dw: Tensor | undefined] {
+  const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
+  if (dx) product(dx, dy, weight, { m, n: k, k: n, transB: inFirst })
+  const compute = (into: Tensor, accumulate: boolean): void =>
+    inFirst
+      ? product(into, x, dy, { m: k, n, k: m, transA: true, accumulate })
+      : product(into, dy, x, { m: n, n: k, k: m, transA: true, accumulate })
+  return [dx, context.needs(1) ? weightGradient(context, 1, weight, compute, [x, dy]) : undefined]
+}
+
+type Activation = NonNullable<LinearOptions['activation']>
+const kindOf = (activation: Activation): number => (activation === 'geluTanh' ? 0 : 1)
+
+function activationGradient(dy: Tensor, pre: Tensor, activation: Activation): Tensor {
   const dx = empty(pre.shape, { dtype: pre.dtype })
-  runOp('unary_backward', [dx], [dy, pre, undefined], [activation === 'geluTanh' ? 0 : 1])
+  runOp('unary_backward', [dx], [dy, pre, undefined], [kindOf(activation)])
   return dx
 }

@@ -105,7 +105,16 @@ export class Mesh {
       )
     }
     const mesh = new Mesh(shape, world)
-    for (const along of [['tp'], ['cp'], ['dp'], ['pp'], ['dp', 'cp'], ['cp', 'tp'], ['pp', 'tp']] as Axis[][]) {
+    for (const along of [
+      ['tp'],
+      ['cp'],
+      ['dp'],
+      ['pp'],
+      ['dp', 'cp'],
+      ['cp', 'tp'],
+      ['pp', 'tp'],
+      ['dp', 'cp', 'tp'],
+    ] as Axis[][]) {
       mesh.#groups.set(keyOf(along), world.subgroup(shape.ranksAlong(world.rank, along)))
     }
     mesh.#groups.set(keyOf([...axes]), world)

@@ -103,7 +103,8 @@ function placesOf(model: Module): Map<string, { path: string; module: Module }> 
   return places
 }
 
-function patternOf(match: string | RegExp): RegExp {
+/** A path's pattern: see PlanEntry.match. */
+export function patternOf(match: string | RegExp): RegExp {
   if (match instanceof RegExp) return match
   const source = match.replace(/\*\*|\*|\{[^}]*\}|[^*{}]+/g, (token) => {
     if (token === '**') return '.*'

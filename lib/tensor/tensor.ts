@@ -14,7 +14,10 @@ export type NumericArray = Float32Array | Uint16Array | Int32Array | Uint8Array 
 export const dtypeIndex: Record<DType, number> = Object.fromEntries(
   dtypes.map((name, index) => [name, index]),
 ) as Record<DType, number>
-export const bytesPerElement: Record<DType, number> = { f32: 4, bf16: 2, f16: 2, i32: 4, u8: 1, i64: 8 }
+export const bytesPerElement: Record<DType, number> = {
+  ...{ f32: 4, bf16: 2, f16: 2, i32: 4, u8: 1, i64: 8 },
+  ...{ f8e4m3: 1, f8e5m2: 1 },
+}
 const arrayOf = {
   f32: Float32Array,
   bf16: Uint16Array,
@@ -22,6 +25,8 @@ const arrayOf = {
   i32: Int32Array,
   u8: Uint8Array,
   i64: BigInt64Array,
+  f8e4m3: Uint8Array,
+  f8e5m2: Uint8Array,
 } as const
 
 export const COMPUTE = 0
@@ -220,7 +225,7 @@ export class Tensor {
     binding().native.recategorize(this.handle, categories.indexOf(category))
   }
 
-  /** Uploads values; their element type must be this tensor's (Uint16Array for bf16 and f16). */
+  /** Uploads values; their element type must be this tensor's (Uint16Array for bf16 and f16, Uint8Array for 8-bit codes). */
   write(values: NumericArray): this {
     if (values.length !== this.count || values.BYTES_PER_ELEMENT !== bytesPerElement[this.dtype]) {
       throw new ZeroshardError(
@@ -314,7 +319,7 @@ function dtypeOfArray(values: NumericArray): DType {
 
 function fromNumbers(values: number[], dtype: DType): NumericArray {
   if (dtype === 'i64') return BigInt64Array.from(values, BigInt)
-  if (dtype === 'bf16' || dtype === 'f16') {
+  if (['bf16', 'f16', 'f8e4m3', 'f8e5m2'].includes(dtype)) {
     throw new ZeroshardError('DTYPE', `[tensor] make it f32 and cast it to ${dtype}`)
   }
   return new arrayOf[dtype](values)

@@ -16,7 +16,8 @@ extern "C" {
 #define ZS_ERROR_BYTES 256 /* what `error` of every function below has room for */
 #define ZS_MAX_DIMS 8
 
-typedef enum { ZS_F32 = 0, ZS_BF16 = 1, ZS_F16 = 2, ZS_I32 = 3, ZS_U8 = 4, ZS_I64 = 5 } zs_dtype;
+typedef enum { ZS_F32 = 0, ZS_BF16 = 1, ZS_F16 = 2, ZS_I32 = 3, ZS_U8 = 4, ZS_I64 = 5,
+               ZS_F8E4M3 = 6, ZS_F8E5M2 = 7 } zs_dtype;
 
 /* Operations, in the order of ops.def: ZS_OP_matmul, ... */
 typedef enum {

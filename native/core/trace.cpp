@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "../ops/attention.h"
+#include "../ops/float8.h"
 #include "../ops/matmul.h"
 
 namespace zs {
@@ -52,6 +53,7 @@ double attention_pairs(const double *s) {
 double kernel_flops(const char *name, const double *s) {
   if (!strcmp(name, "matmul"))
     return 2 * s[MATMUL_BATCH] * s[MATMUL_M] * s[MATMUL_N] * s[MATMUL_K];
+  if (!strcmp(name, "fp8_matmul")) return 2 * s[FP8_MATMUL_M] * s[FP8_MATMUL_N] * s[FP8_MATMUL_K];
   // Forward: q k' and p v. Backward: q k' again, dp, dv, dq, dk.
   double products = !strcmp(name, "attention_forward")    ? 2
                     : !strcmp(name, "attention_backward") ? 5

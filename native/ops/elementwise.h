@@ -3,7 +3,7 @@
  *   not need it (needs y: relu tanh sigmoid exp sqrt reciprocal; needs x: the others).
  * binary: y = f(a, b), numpy broadcasting by the tensors' dims; y has the broadcast shape.
  * affine: y = x * mul + add. swiglu: y = silu(gate) * up.
- * cast: y = x in y's dtype (any pair of f32, bf16, f16, i32, u8, i64; same dtype: copy; round to nearest even).
+ * cast: y = x in y's dtype (any pair; same dtype: copy; round to nearest even; to 8-bit floats as quantize does).
  * fill: y = value, any dtype. */
 #ifndef ZS_OPS_ELEMENTWISE_H
 #define ZS_OPS_ELEMENTWISE_H

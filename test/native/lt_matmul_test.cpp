@@ -14,6 +14,7 @@
 #include "../../native/backend/cuda/kernels.h"
 #include "../../native/backend/cuda/libraries/cublaslt.h"
 #include "../../native/backend/cuda/matmul.h"
+#include "../../native/backend/float8.h"
 #include "../../native/core/threadpool.h"
 #include "../../native/ops/matmul.h"
 #include "check.h"
@@ -37,6 +38,9 @@ uint16_t narrow(double value) {
 }
 
 double get(const void *data, int type, int64_t at) {
+  const uint8_t code = static_cast<const uint8_t *>(data)[at];
+  if (type == CUDA_TYPE_E4M3) return std::bit_cast<float>(of_code<f8e4m3>(code));
+  if (type == CUDA_TYPE_E5M2) return std::bit_cast<float>(of_code<f8e5m2>(code));
   return type == CUDA_TYPE_F32 ? static_cast<const float *>(data)[at] : widen(static_cast<const uint16_t *>(data)[at]);
 }
 
@@ -77,7 +81,7 @@ struct LtPreferenceOpaque {};
 
 namespace {
 
-int num_heuristics = 0, num_open = 0;
+int num_heuristics = 0, num_open = 0, last_fast = -1;
 bool refuse_epilogues = false;
 constexpr float kConstants[2] = {0, 1};
 
@@ -132,6 +136,16 @@ int mock_matmul(LtHandle, LtDesc desc, const void *alpha, const void *a, LtLayou
   const double scale = *static_cast<const float *>(alpha), keep = *static_cast<const float *>(beta);
   const int64_t rows = ld->rows, cols = ld->cols, inner = ta ? la->rows : la->cols;
   CHECK((ta ? la->cols : la->rows) == rows && (tb ? lb->cols : lb->rows) == inner && (tb ? lb->rows : lb->cols) == cols);
+  // In 8 bits: both scales, the layout of Hopper, sizes that divide by 16, a result that is no code.
+  const bool eight = la->type >= CUDA_TYPE_E4M3;
+  const float *a_scale = desc->get<const float *>(LT_DESC_A_SCALE, nullptr), *b_scale = desc->get<const float *>(LT_DESC_B_SCALE, nullptr);
+  CHECK(eight == (lb->type >= CUDA_TYPE_E4M3) && eight == (a_scale != nullptr) && eight == (b_scale != nullptr));
+  last_fast = eight ? desc->get<int8_t>(LT_DESC_FAST_ACCUM, -1) : -1;
+  if (eight) {
+    CHECK(ta && !tb && !on_device && rows % 16 == 0 && inner % 16 == 0 && ld->type < CUDA_TYPE_E4M3);
+    CHECK(la->type == CUDA_TYPE_E4M3 || lb->type == CUDA_TYPE_E4M3);
+  }
+  const double factor = eight ? static_cast<double>(*a_scale) * *b_scale : 1;
   const void *bias = desc->get<const void *>(LT_DESC_BIAS, nullptr);
   void *aux = desc->get<void *>(LT_DESC_AUX, nullptr);
   const int64_t aux_ld = desc->get<int64_t>(LT_DESC_AUX_LD, 0);
@@ -143,7 +157,7 @@ int mock_matmul(LtHandle, LtDesc desc, const void *alpha, const void *a, LtLayou
         for (int64_t k = 0; k < inner; k++)
           sum += get(a, la->type, i * la->stride + (ta ? k + r * la->ld : r + k * la->ld)) *
                  get(b, lb->type, i * lb->stride + (tb ? s + k * lb->ld : k + s * lb->ld));
-        sum *= scale;
+        sum *= scale * factor;
         const int64_t at = i * ld->stride + r + s * ld->ld;
         const int64_t aux_at = i * desc->get<int64_t>(LT_DESC_AUX_BATCH_STRIDE, 0) + r + s * aux_ld;
         const int aux_type = desc->get<int32_t>(LT_DESC_AUX_TYPE, ld->type);
@@ -294,6 +308,58 @@ void misuse_is_refused() {
                  random) == ZS_OK);
 }
 
+int32_t run_eight(int a_dtype, int b_dtype, int y_dtype, int64_t m, int64_t n, int64_t k, bool accumulate, bool with_bias, bool fast,
+                  int capability, std::mt19937 &random) {
+  std::vector<uint8_t> a(static_cast<size_t>(m * k) + 1), b(static_cast<size_t>(n * k) + 1);
+  for (std::vector<uint8_t> *codes : {&a, &b})
+    for (uint8_t &code : *codes) code = static_cast<uint8_t>(random() % 0x78 | random() % 2 << 7);
+  Array y(y_dtype, m * n, random), before = y, bias(y_dtype, n, random);
+  const float inverses[] = {0x1.4p-8f, 0x1.cp-7f};
+  zs_tensor tensors[] = {y.tensor(), {a.data(), m * k, {m * k}, 1, a_dtype}, {b.data(), n * k, {n * k}, 1, b_dtype},
+                         {const_cast<float *>(inverses), 1, {1}, 1, ZS_F32}, {const_cast<float *>(inverses + 1), 1, {1}, 1, ZS_F32},
+                         with_bias ? bias.tensor() : zs_tensor{nullptr, 0, {}, 0, -1}};
+  double scalars[] = {double(m), double(n), double(k), double(accumulate), double(fast)};
+  Context context = {};
+  context.capability = capability;
+  context.workspace = [](Context *, size_t bytes) -> void * { return bytes <= scratch.size() ? scratch.data() : nullptr; };
+  zs_call call = {tensors, scalars, const_cast<float *>(kConstants), &context, ""};
+  last_fast = -1;
+  if (int32_t status = fp8_matmul(&call)) {
+    CHECK(strlen(call.error) > 20);
+    return status;
+  }
+  if (m > 0 && k > 0) CHECK(last_fast == fast);
+  auto type = [](int dtype) { return dtype == ZS_F8E4M3 ? CUDA_TYPE_E4M3 : CUDA_TYPE_E5M2; };
+  for (int64_t r = 0; r < m; r++)
+    for (int64_t s = 0; s < n; s++) {
+      double sum = 0, magnitude = 1;
+      for (int64_t l = 0; l < k; l++) {
+        const double product = get(a.data(), type(a_dtype), r * k + l) * get(b.data(), type(b_dtype), s * k + l) * inverses[0] * inverses[1];
+        sum += product, magnitude += std::fabs(product);
+      }
+      const double want = sum + (with_bias ? bias.at(s) : 0) + (accumulate ? before.at(r * n + s) : 0);
+      CHECK(std::fabs(y.at(r * n + s) - want) <= (y_dtype == ZS_F32 ? 1e-5 : 0.01) * (magnitude + std::fabs(want)));
+    }
+  return ZS_OK;
+}
+
+void products_in_eight_bits(bool refuse) {
+  refuse_epilogues = refuse;
+  std::mt19937 random(11);
+  auto flip = [&random] { return random() % 2 == 0; };
+  for (int i = 0; i < 300; i++) {
+    const int a = flip() ? ZS_F8E4M3 : ZS_F8E5M2, b = a == ZS_F8E5M2 || flip() ? ZS_F8E4M3 : ZS_F8E5M2, y = flip() ? ZS_F32 : ZS_BF16;
+    const int64_t m = int64_t(random() % 20), n = int64_t(16 * (1 + random() % 2)), k = int64_t(16 * (random() % 3));
+    CHECK(run_eight(a, b, y, m, n, k, flip(), y != ZS_F32 && flip(), flip(), flip() ? 89 : 90, random) == ZS_OK);
+  }
+  CHECK(num_open == 0);
+  CHECK(run_eight(ZS_F8E4M3, ZS_F8E4M3, ZS_F32, 4, 16, 16, false, false, false, 80, random) == ZS_UNSUPPORTED);
+  CHECK(run_eight(ZS_F8E4M3, ZS_F8E4M3, ZS_F32, 4, 24, 16, false, false, false, 90, random) == ZS_UNSUPPORTED);
+  CHECK(run_eight(ZS_F8E4M3, ZS_F8E4M3, ZS_F32, 4, 16, 40, false, false, false, 90, random) == ZS_UNSUPPORTED);
+  CHECK(run_eight(ZS_F8E5M2, ZS_F8E5M2, ZS_F32, 4, 16, 16, false, false, false, 90, random) == ZS_UNSUPPORTED);
+  CHECK(run_eight(ZS_F8E4M3, ZS_F8E4M3, ZS_F32, 4, 16, 16, false, true, false, 90, random) == ZS_BAD_ARGUMENT);
+}
+
 }  // namespace
 
 int main() {
@@ -301,6 +367,8 @@ int main() {
   every_call_is_as_the_contract_says(true);
   a_shape_is_asked_about_once();
   misuse_is_refused();
+  products_in_eight_bits(false);
+  products_in_eight_bits(true);
   puts("lt_matmul_test: ok");
   return 0;
 }

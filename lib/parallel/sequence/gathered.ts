@@ -12,6 +12,7 @@ export class GatheredPieces {
   readonly #blocks: ShardBlocks
   /** (ranks, rows, C) each. */
   readonly #pieces: readonly Tensor[]
+  disposed = false
   readonly #shape: [samples: number, length: number, width: number]
 
   /** Begins to gather `shard` (B, S, C) of all ranks. The pieces are the caller's to dispose. */
@@ -63,6 +64,7 @@ export class GatheredPieces {
   }
 
   dispose(): void {
+    this.disposed = true
     for (const piece of this.#pieces) piece.dispose()
   }
 }

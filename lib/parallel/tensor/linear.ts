@@ -5,11 +5,12 @@
 //
 // With more than one chunk the collectives of a layer run beside its product, piece by piece.
 
-import { type BackwardContext, record } from '../../autograd/tape.js'
+import { type BackwardContext, record, willRecord } from '../../autograd/tape.js'
 import { ZeroshardError } from '../../binding/errors.js'
 import type { Conv1D, Linear } from '../../nn/layers.js'
 import { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
+import { QuantizedLinear } from '../../ops/float8.js'
 import * as ops from '../../ops/index.js'
 import { product, weightGradient } from '../../ops/linear.js'
 import { empty, type Tensor } from '../../tensor/tensor.js'
@@ -61,6 +62,8 @@ export class ColumnParallelLinear extends Module {
   readonly weight: Parameter
   readonly bias: Parameter | undefined
   readonly region: Region
+  /** Set where the product is in 8 bits. */
+  quantizer: ops.Quantizer | undefined
   readonly #inFirst: boolean
   readonly #activation: Linear['activation']
   readonly #gatherOutput: boolean
@@ -95,10 +98,12 @@ export class ColumnParallelLinear extends Module {
 
   forward(x: Tensor): Tensor {
     const entered = this.region.enter(x)
-    const options = { inFirst: this.#inFirst, activation: this.#activation }
-    const y = entered.pieces
-      ? gatheredLinear(entered, this.weight.tensor, this.bias?.tensor, options)
-      : ops.linear(entered.whole, this.weight.tensor, this.bias?.tensor, options)
+    const { quantizer } = this
+    const options = { inFirst: this.#inFirst, activation: this.#activation, quantizer }
+    const y =
+      entered.pieces && !quantizer
+        ? gatheredLinear(entered, this.weight.tensor, this.bias?.tensor, options)
+        : ops.linear(entered.whole, this.weight.tensor, this.bias?.tensor, options)
     if (this.#ownRegion || this.#gatherOutput) this.region.release()
     return this.#gatherOutput ? gather(y, -1, this.region.group) : y
   }
@@ -107,6 +112,7 @@ export class ColumnParallelLinear extends Module {
 interface Form {
   inFirst: boolean
   activation?: Linear['activation']
+  quantizer: ops.Quantizer | undefined
 }
 
 /** Each piece is multiplied while the next ones are gathered. */
@@ -131,6 +137,8 @@ export class RowParallelLinear extends Module {
   /** Whole on every rank, added once, to the sum. */
   readonly bias: Parameter | undefined
   readonly region: Region
+  /** Set where the product is in 8 bits. */
+  quantizer: ops.Quantizer | undefined
   readonly #inFirst: boolean
   readonly #activation: Linear['activation']
   readonly #splitInput: boolean
@@ -166,7 +174,7 @@ export class RowParallelLinear extends Module {
         `[RowParallelLinear] input ${x.describe()} must be (…, ${inputs}), what a column layer gives this rank; a whole one takes splitInput`,
       )
     }
-    const sum = summedLinear(input, this.weight.tensor, region, this.#inFirst)
+    const sum = summedLinear(input, this.weight.tensor, region, { inFirst: this.#inFirst, quantizer: this.quantizer })
     const y = this.bias ? ops.add(sum, this.bias.tensor) : sum
     return this.#activation ? ops[this.#activation](y) : y
   }
@@ -175,16 +183,17 @@ export class RowParallelLinear extends Module {
 const nameOf = (parameter: Parameter): string => `parameter '${parameter.name}' [${parameter.wholeShape.join(', ')}]`
 
 /** Sum over the ranks of x · weight; each piece is summed while the next one is multiplied. */
-function summedLinear(x: Tensor, weight: Tensor, region: Region, inFirst: boolean): Tensor {
-  if (region.sharded) return scatteredLinear(x, weight, region, inFirst)
+function summedLinear(x: Tensor, weight: Tensor, region: Region, form: Form): Tensor {
+  const { inFirst } = form
+  if (region.sharded) return scatteredLinear(x, weight, region, form)
   const { group, chunks } = region
   const [k, n] = (inFirst ? weight.shape : [...weight.shape].reverse()) as [number, number]
   const rows = x.count / k
   const y = empty([...x.shape.slice(0, -1), n], { dtype: x.dtype, shared: true })
-  const compute = (): void => {
+  const compute = (_: unknown, multiply: ops.Multiply): void => {
     const numPieces = group.size > 1 ? Math.min(chunks, rows) : 1
     if (numPieces <= 1) {
-      product(y, x, weight, { m: rows, n, k, transB: !inFirst })
+      multiply(y)
       group.allReduce(y)
       return
     }
@@ -193,17 +202,17 @@ function summedLinear(x: Tensor, weight: Tensor, region: Region, inFirst: boolea
       const m = end - start
       // Memory of its own: work on one storage is in order.
       const piece = empty([m, n], { dtype: x.dtype, shared: true })
-      const [a, into] = [x.view([m, k], start * k), y.view([m, n], start * n)]
-      product(piece, a, weight, { m, n, k, transB: !inFirst })
+      const into = y.view([m, n], start * n)
+      multiply(piece, start, m)
       group.allReduce(piece, { output: into })
-      for (const tensor of [piece, a, into]) tensor.dispose()
+      for (const tensor of [piece, into]) tensor.dispose()
     }
   }
-  return ops.linear(x, weight, undefined, { inFirst, output: { y, compute } })
+  return ops.linear(x, weight, undefined, { ...form, output: { y, compute } })
 }
 
 /** The same for x (B, T, in): each rank gets its part of the sequence of the sum. */
-function scatteredLinear(x: Tensor, weight: Tensor, region: Region, inFirst: boolean): Tensor {
+function scatteredLinear(x: Tensor, weight: Tensor, region: Region, { inFirst, quantizer }: Form): Tensor {
   const { group, chunks } = region
   const [k, n] = (inFirst ? weight.shape : [...weight.shape].reverse()) as [number, number]
   const [samples, length] = x.shape as [number, number]
@@ -211,14 +220,19 @@ function scatteredLinear(x: Tensor, weight: Tensor, region: Region, inFirst: boo
   const shard = empty([samples, part, n], { dtype: x.dtype })
   const blocks = new ShardBlocks(samples, part, group.size, chunks)
   const { rows: m } = blocks
+  const quantized = quantizer && new QuantizedLinear(x, weight, inFirst, quantizer, willRecord([x, weight]))
   for (const { first, count } of blocks.pieces) {
     const sums = empty([group.size, count * m, n], { dtype: x.dtype, shared: true })
     for (let rank = 0; rank < group.size; rank++) {
       for (let block = 0; block < count; block++) {
-        const a = x.view([m, k], blocks.inWhole(first + block, rank) * k)
+        const row = blocks.inWhole(first + block, rank)
         const into = sums.view([m, n], (rank * count + block) * m * n)
-        product(into, a, weight, { m, n, k, transB: !inFirst })
-        a.dispose()
+        if (quantized) quantized.multiply(into, undefined, row, m)
+        else {
+          const a = x.view([m, k], row * k)
+          product(into, a, weight, { m, n, k, transB: !inFirst })
+          a.dispose()
+        }
         into.dispose()
       }
     }
@@ -227,9 +241,14 @@ function scatteredLinear(x: Tensor, weight: Tensor, region: Region, inFirst: boo
     own.dispose()
     sums.dispose()
   }
-  record('rowLinear', [shard], [x, weight], [x, weight], ([dy], context) => {
+  record('rowLinear', [shard], [x, weight], quantized?.saved ?? [x, weight], ([dy], context) => {
     if (!dy) return []
     const pieces = new GatheredPieces(dy, group, chunks)
+    if (quantized) {
+      const whole = pieces.whole()
+      pieces.dispose()
+      return quantized.backward(whole, context)
+    }
     const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
     if (dx) pieces.multiply(dx, weight, inFirst)
     const whole = context.needs(1) ? pieces.whole() : undefined

@@ -104,7 +104,8 @@ export class Region {
     const { group, chunks } = this
     const [samples, positions, width] = x.shape as [number, number, number]
     const whole = Tensor.lent([samples, group.size * positions, width], x.dtype)
-    whole.lender = () => whole.lend(unscoped(() => gathered(x, 1, group)))
+    const pieces = new GatheredPieces(x, group, chunks)
+    whole.lender = () => whole.lend(unscoped(() => (pieces.disposed ? gathered(x, 1, group) : pieces.whole())))
     whole.onIdle = () => whole.takeBack()
     record('enter', [whole], [x], [x], ([dy]) => {
       // Weight gradients that come later gather it then.
@@ -117,6 +118,6 @@ export class Region {
       }
       return [dy && reduceScattered(dy, 1, group)]
     })
-    return { whole, pieces: new GatheredPieces(x, group, chunks) }
+    return { whole, pieces }
   }
 }

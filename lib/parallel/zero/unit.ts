@@ -174,6 +174,7 @@ export class Unit {
 
   /** After this rank's part of the parameters changed: everyone's, where they exist in full. */
   share(): void {
+    this.#changed()
     if (this.parameters && this.keeps.optimizer === 'shard' && this.options.group.size > 1)
       this.options.group.allGather(this.parameters, this.ownParameters.resident as Tensor, { tag: this.layout.index })
   }
@@ -221,8 +222,13 @@ export class Unit {
     this.#fetched = undefined
   }
 
+  #changed(): void {
+    for (const { parameter } of this.layout.slots) parameter.version++
+  }
+
   /** After the full parameters changed: this rank's part of them, and its master. */
   adopt(): void {
+    this.#changed()
     const own = (this.full as Tensor).view([this.end - this.start], this.start)
     if (!this.parameters) this.ownParameters.write(0, own)
     if (this.master !== this.ownParameters) this.master.write(0, own)

@@ -1,5 +1,6 @@
 // fill: a constant into any dtype.
 #include "../../ops/elementwise.h"
+#include "../float8.h"
 #include "floats.h"
 
 namespace zs::cpu {
@@ -19,6 +20,11 @@ int32_t fill(zs_call *call) {
     case ZS_I32: return put(call, static_cast<int32_t>(value));
     case ZS_U8: return put(call, static_cast<uint8_t>(value));
     case ZS_I64: return put(call, static_cast<int64_t>(value));
+    case ZS_F8E4M3:
+    case ZS_F8E5M2:
+      return by_float8(call, dtype_of(call, FILL_Y), [&]<class T>(T) {
+        return put(call, to_code<T>(std::bit_cast<uint32_t>(static_cast<float>(value))));
+      });
     default: return by_float(call, dtype_of(call, FILL_Y), [&]<class T>(T) { return put(call, from_float<T>(static_cast<float>(value))); });
   }
 }

@@ -7,7 +7,7 @@
 
 namespace zs::cpu {
 namespace {
-constexpr int64_t kSize[] = {4, 2, 2, 4, 1, 8};
+constexpr int64_t kSize[] = {4, 2, 2, 4, 1, 8, 1, 1};
 int64_t size_of(const zs_call *call, int index) { return kSize[dtype_of(call, index)]; }
 
 int32_t check_ids(zs_call *call, const int32_t *ids, int64_t m, int64_t n) {

@@ -1,9 +1,10 @@
-// cast: any pair of dtypes. Between floating-point types by 16 bytes of the narrower one; where an integer type takes
-// part, element by element (those tensors are small).
+// cast: any pair of dtypes. Between floating-point types by 16 bytes of the narrower one; where an integer or
+// 8-bit type takes part, element by element (those tensors are small).
 #include "device/copy.h"
 #include "device/launch.h"
 #include "device/vector.h"
 #include "../../ops/elementwise.h"
+#include "../float8.h"
 
 namespace zs::cuda {
 namespace {
@@ -16,13 +17,21 @@ template <class X, class Y, bool V> struct CastFloat {
 
 template <class T> constexpr bool is_float = std::is_same_v<T, float> || is_half<T>;
 
+// The number itself, or f32 for a type that is storage alone.
+template <class X> __device__ auto number(X x) {
+  if constexpr (is_half<X>) return to_float(x);
+  else if constexpr (is_float8<X>) return __uint_as_float(of_code<X>(x.bits));
+  else return x;
+}
+
 template <class X, class Y> struct CastAny {
   Y *y;
   const X *x;
   __device__ void operator()(int64_t i, int) const {
-    if constexpr (is_half<Y>) y[i] = from_float<Y>(static_cast<float>(x[i]));
-    else if constexpr (is_half<X>) y[i] = static_cast<Y>(to_float(x[i]));
-    else y[i] = static_cast<Y>(x[i]);
+    const auto value = number(x[i]);
+    if constexpr (is_half<Y>) y[i] = from_float<Y>(static_cast<float>(value));
+    else if constexpr (is_float8<Y>) y[i] = {to_code<Y>(__float_as_uint(static_cast<float>(value)))};
+    else y[i] = static_cast<Y>(value);
   }
 };
 
@@ -31,6 +40,8 @@ template <class Body> int32_t by_any(zs_call *call, int dtype, Body body) {
     case ZS_I32: return body(int32_t{});
     case ZS_U8: return body(uint8_t{});
     case ZS_I64: return body(int64_t{});
+    case ZS_F8E4M3: return body(f8e4m3{});
+    case ZS_F8E5M2: return body(f8e5m2{});
     default: return by_float(call, dtype, body);
   }
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "../cpu/float16.h"
+#include "../float8.h"
 #include "device/launch.h"
 #include "device/vector.h"
 #include "../../ops/elementwise.h"
@@ -41,6 +42,8 @@ int32_t fill(zs_call *call) {
     case ZS_F32: return put(call, static_cast<float>(value));
     case ZS_BF16: return put(call, bf16{cpu::to_bf16(static_cast<float>(value)).bits});
     case ZS_F16: return put(call, f16{cpu::to_f16(static_cast<float>(value)).bits});
+    case ZS_F8E4M3: return put(call, to_code<f8e4m3>(std::bit_cast<uint32_t>(static_cast<float>(value))));
+    case ZS_F8E5M2: return put(call, to_code<f8e5m2>(std::bit_cast<uint32_t>(static_cast<float>(value))));
     default: return fail(call, ZS_UNSUPPORTED, "no element type %d", dtype_of(call, FILL_Y));
   }
 }

@@ -1,7 +1,8 @@
 // matmul through cuBLASLt. Its matrices are column-major: y (M,N) of ours is its D (N,M), so our b is its A and our a
 // its B. What cuBLASLt does in its epilogue it does; the rest (erf GELU, dGELU that accumulates, what its heuristics
-// refuse) follows as kernels of our own. Includes no CUDA header: test/native/lt_matmul_test.cpp runs it on the host.
+// refuse) follows as kernels of our own. fp8_matmul is the same with a scale for each operand. Includes no CUDA header: test/native/lt_matmul_test.cpp runs it on the host.
 #include "../matmul_call.h"
+#include "../float8.h"
 
 #include <algorithm>
 #include <array>
@@ -27,12 +28,22 @@ struct Problem {
   int64_t batch, m, n, k;
   bool trans_a, trans_b, accumulate, shared_b;
   int epilogue;  // LT_EPILOGUE_...
-  int type, y_type;  // dtypes
+  int type, b_type, y_type, bias_type;  // dtypes
   const void *a, *b, *bias, *alpha;
+  const void *a_scale, *b_scale;  // 8 bits alone
+  bool fast;
   void *y, *aux;
 };
 
-int cuda_type(int dtype) { return dtype == ZS_F32 ? CUDA_TYPE_F32 : dtype == ZS_BF16 ? CUDA_TYPE_BF16 : CUDA_TYPE_F16; }
+int cuda_type(int dtype) {
+  switch (dtype) {
+    case ZS_F32: return CUDA_TYPE_F32;
+    case ZS_BF16: return CUDA_TYPE_BF16;
+    case ZS_F8E4M3: return CUDA_TYPE_E4M3;
+    case ZS_F8E5M2: return CUDA_TYPE_E5M2;
+    default: return CUDA_TYPE_F16;
+  }
+}
 int64_t size_of(int dtype) { return dtype == ZS_F32 ? 4 : 2; }
 
 int64_t alignment(const void *data) {
@@ -73,7 +84,13 @@ struct Descriptors {
     set(LT_DESC_EPILOGUE, p.epilogue);
     if (p.bias) {
       set_pointer(LT_DESC_BIAS, p.bias);
-      set(LT_DESC_BIAS_TYPE, cuda_type(p.type));
+      set(LT_DESC_BIAS_TYPE, cuda_type(p.bias_type));
+    }
+    if (p.a_scale) {
+      const int8_t fast = p.fast;
+      set_pointer(LT_DESC_A_SCALE, p.b_scale);
+      set_pointer(LT_DESC_B_SCALE, p.a_scale);
+      set(LT_DESC_FAST_ACCUM, &fast, sizeof fast);
     }
     if (p.aux) {
       int64_t ld = p.n, stride = p.m * p.n;
@@ -82,7 +99,7 @@ struct Descriptors {
       set(LT_DESC_AUX_TYPE, cuda_type(p.y_type));
       if (p.batch > 1) set(LT_DESC_AUX_BATCH_STRIDE, &stride, sizeof stride);
     }
-    a = layout(p.type, p.trans_b ? p.k : p.n, p.trans_b ? p.n : p.k, batch, p.shared_b ? 0 : p.n * p.k);
+    a = layout(p.b_type, p.trans_b ? p.k : p.n, p.trans_b ? p.n : p.k, batch, p.shared_b ? 0 : p.n * p.k);
     b = layout(p.type, p.trans_a ? p.m : p.k, p.trans_a ? p.k : p.m, batch, p.m * p.k);
     d = layout(p.y_type, p.n, p.m, batch, p.m * p.n);
   }
@@ -95,13 +112,13 @@ struct Descriptors {
 
 // What cuBLASLt proposes for a problem, asked once. state: not 0 where it has nothing.
 LtHeuristic best(const CublasLt &lt, const Problem &p, const Descriptors &descriptors) {
-  using Key = std::array<int64_t, 18>;
+  using Key = std::array<int64_t, 20>;
   static std::mutex lock;
   static std::map<Key, LtHeuristic> known;
   const int64_t align[4] = {alignment(p.b), alignment(p.a), alignment(p.y), alignment(p.aux ? p.aux : p.y)};
   const Key key = {p.batch, p.m, p.n, p.k, p.trans_a, p.trans_b, p.accumulate, p.shared_b, p.epilogue, p.type, p.y_type,
                    p.alpha != nullptr, p.bias ? alignment(p.bias) : 0, align[0], align[1], align[2], align[3],
-                   p.aux != nullptr};
+                   p.aux != nullptr, p.b_type, p.fast};
   std::lock_guard guard(lock);
   auto found = known.find(key);
   if (found != known.end()) return found->second;
@@ -179,8 +196,8 @@ int32_t follow(zs_call *call, zs_kernel kernel, const char *name, std::array<zs_
 constexpr zs_tensor kAbsent = {nullptr, 0, {}, 0, -1};
 
 int32_t add_bias(zs_call *call, const Problem &p, const zs_tensor &sum) {
-  zs_tensor bias = matrix(p.bias, -1, p.n, p.type);
-  if (p.type != p.y_type) {
+  zs_tensor bias = matrix(p.bias, -1, p.n, p.bias_type);
+  if (p.bias_type != p.y_type) {
     Context *context = context_of(call);
     void *wide = context->workspace(context, static_cast<size_t>(p.n) * 4);
     if (!wide) return fail(call, ZS_NO_MEMORY, "no work space for the bias");
@@ -205,8 +222,9 @@ int32_t in_steps(zs_call *call, const CublasLt &lt, const Problem &given, int ep
   if (gelu && given.aux) p.y = given.aux;  // the sum before the GELU is wanted
   if (int32_t status = multiply(call, lt, p)) {
     if (status == ZS_UNSUPPORTED && !call->error[0])
-      return fail(call, ZS_UNSUPPORTED, "cuBLASLt has no algorithm for m %lld, n %lld, k %lld, dtype %d",
-                  static_cast<long long>(p.m), static_cast<long long>(p.n), static_cast<long long>(p.k), p.type);
+      return fail(call, ZS_UNSUPPORTED, "cuBLASLt has no algorithm for m %lld, n %lld, k %lld, dtypes %d, %d, %d",
+                  static_cast<long long>(p.m), static_cast<long long>(p.n), static_cast<long long>(p.k), p.type, p.b_type,
+                  p.y_type);
     return status;
   }
   const zs_tensor sum = matrix(p.y, p.batch * p.m, p.n, p.y_type), y = matrix(given.y, p.batch * p.m, p.n, p.y_type);
@@ -243,7 +261,7 @@ int32_t matmul(zs_call *call) {
   if (p.batch == 0 || p.m == 0 || p.n == 0) return ZS_OK;
   const CublasLt *lt = cublaslt(call->error);
   if (!lt) return ZS_UNSUPPORTED;
-  p.type = t[MATMUL_A].dtype, p.y_type = t[MATMUL_Y].dtype;
+  p.type = p.b_type = p.bias_type = t[MATMUL_A].dtype, p.y_type = t[MATMUL_Y].dtype;
   p.a = t[MATMUL_A].data, p.b = t[MATMUL_B].data, p.y = t[MATMUL_Y].data;
   p.bias = t[MATMUL_BIAS].data, p.alpha = t[MATMUL_ALPHA].data;
   const bool backward = epilogue == EPILOGUE_DGELU_TANH || epilogue == EPILOGUE_DGELU_ERF;
@@ -260,6 +278,33 @@ int32_t matmul(zs_call *call) {
     if (status != ZS_UNSUPPORTED || call->error[0]) return status;
   }
   return in_steps(call, *lt, p, epilogue);
+}
+
+int32_t fp8_matmul(zs_call *call) {
+  if (int32_t status = check_fp8_matmul(call)) return status;
+  const zs_tensor *t = call->tensors;
+  Problem p = {};
+  p.batch = 1, p.m = integer(call, FP8_MATMUL_M), p.n = integer(call, FP8_MATMUL_N), p.k = integer(call, FP8_MATMUL_K);
+  p.trans_b = true;  // with the exchange of operands: the one layout that Ada and Hopper have
+  p.accumulate = integer(call, FP8_MATMUL_ACCUMULATE) != 0, p.fast = integer(call, FP8_MATMUL_FAST) != 0;
+  const int capability = context_of(call)->capability;
+  if (capability < 89)
+    return fail(call, ZS_UNSUPPORTED, "fp8_matmul needs compute capability 8.9 (Ada, Hopper or newer), the device has %d.%d; use bf16",
+                capability / 10, capability % 10);
+  if (p.n % 16 != 0 || p.k % 16 != 0)
+    return fail(call, ZS_UNSUPPORTED, "fp8_matmul: n %lld and k %lld must divide by 16; use bf16",
+                static_cast<long long>(p.n), static_cast<long long>(p.k));
+  if (p.m == 0 || p.n == 0) return ZS_OK;
+  const CublasLt *lt = cublaslt(call->error);
+  if (!lt) return ZS_UNSUPPORTED;
+  p.type = t[FP8_MATMUL_A].dtype, p.b_type = t[FP8_MATMUL_B].dtype, p.y_type = p.bias_type = t[FP8_MATMUL_Y].dtype;
+  p.a = t[FP8_MATMUL_A].data, p.b = t[FP8_MATMUL_B].data, p.y = t[FP8_MATMUL_Y].data, p.bias = t[FP8_MATMUL_BIAS].data;
+  p.a_scale = t[FP8_MATMUL_A_INVERSE].data, p.b_scale = t[FP8_MATMUL_B_INVERSE].data;
+  if (p.k > 0 && fused(p, EPILOGUE_NONE, &p.epilogue)) {
+    int32_t status = multiply(call, *lt, p);
+    if (status != ZS_UNSUPPORTED || call->error[0]) return status;
+  }
+  return in_steps(call, *lt, p, EPILOGUE_NONE);
 }
 
 }  // namespace zs::cuda

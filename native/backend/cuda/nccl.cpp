@@ -113,12 +113,12 @@ int32_t busy(void *communicator, int32_t *busy, char *error) {
 }
 
 int type_of(int dtype) {
-  constexpr int types[] = {NCCL_F32, NCCL_BF16, NCCL_F16, NCCL_I32, NCCL_U8, NCCL_I64};
+  constexpr int types[] = {NCCL_F32, NCCL_BF16, NCCL_F16, NCCL_I32, NCCL_U8, NCCL_I64, NCCL_U8, NCCL_U8};  // codes are moved, never summed
   return types[dtype];
 }
 
 size_t size_of(int dtype) {
-  constexpr size_t sizes[] = {4, 2, 2, 4, 1, 8};
+  constexpr size_t sizes[] = {4, 2, 2, 4, 1, 8, 1, 1};
   return sizes[dtype];
 }
 

@@ -57,15 +57,15 @@ size_t element_size(int dtype) {
   switch (dtype) {
     case ZS_F32: case ZS_I32: return 4;
     case ZS_BF16: case ZS_F16: return 2;
-    case ZS_U8: return 1;
+    case ZS_U8: case ZS_F8E4M3: case ZS_F8E5M2: return 1;
     case ZS_I64: return 8;
     default: return 0;
   }
 }
 
 const char *dtype_name(int dtype) {
-  static const char *const names[] = {"f32", "bf16", "f16", "i32", "u8", "i64"};
-  return dtype >= ZS_F32 && dtype <= ZS_I64 ? names[dtype] : "an unknown dtype";
+  static const char *const names[] = {"f32", "bf16", "f16", "i32", "u8", "i64", "f8e4m3", "f8e5m2"};
+  return dtype >= ZS_F32 && dtype <= ZS_F8E5M2 ? names[dtype] : "an unknown dtype";
 }
 
 bool summable(int dtype) { return element_size(dtype) > 1; }

@@ -10,6 +10,7 @@
 
 #include "../../../native/backend/cpu/backend.h"
 #include "../../../native/backend/cpu/float16.h"
+#include "../../../native/backend/float8.h"
 #include "../../../native/core/threadpool.h"
 
 namespace test {
@@ -97,7 +98,10 @@ zs_tensor tensor_of(const Value &v, char *memory) {
 
 std::string title(const Case &c) { return std::string(names[c.op]) + (c.note.empty() ? "" : ", " + c.note); }
 
-int64_t size_of(int dtype) { return dtype == ZS_I64 ? 8 : dtype == ZS_U8 ? 1 : dtype == ZS_BF16 || dtype == ZS_F16 ? 2 : 4; }
+int64_t size_of(int dtype) {
+  constexpr int64_t bytes[] = {4, 2, 2, 4, 1, 8, 1, 1};
+  return bytes[dtype];
+}
 
 int64_t Value::count() const {
   int64_t n = 1;
@@ -117,6 +121,8 @@ double Value::get(int64_t i) const {
     case ZS_F16: return zs::cpu::to_float(read(zs::cpu::f16{}));
     case ZS_I32: return read(int32_t{});
     case ZS_U8: return read(uint8_t{});
+    case ZS_F8E4M3: return std::bit_cast<float>(zs::of_code<zs::f8e4m3>(read(uint8_t{})));
+    case ZS_F8E5M2: return std::bit_cast<float>(zs::of_code<zs::f8e5m2>(read(uint8_t{})));
     default: return static_cast<double>(read(int64_t{}));
   }
 }
@@ -130,6 +136,8 @@ void Value::set(int64_t i, double x) {
     case ZS_F16: return put(zs::cpu::to_f16(static_cast<float>(x)));
     case ZS_I32: return put(static_cast<int32_t>(x));
     case ZS_U8: return put(static_cast<uint8_t>(x));
+    case ZS_F8E4M3: return put(zs::to_code<zs::f8e4m3>(std::bit_cast<uint32_t>(static_cast<float>(x))));
+    case ZS_F8E5M2: return put(zs::to_code<zs::f8e5m2>(std::bit_cast<uint32_t>(static_cast<float>(x))));
     default: return put(static_cast<int64_t>(x));
   }
 }
@@ -184,10 +192,10 @@ void expect(bool right, const std::string &what) {
 int failures() { return num_failures; }
 
 void summary(bool all) {
-  for (int op = 0; op < ZS_OP_COUNT; op++) {
+  for (int op = 0; op < ZS_OP_COUNT; op++) {  // products: lt_matmul_test
     const auto &[cases, error] = done[names[op]];
     if (cases > 0) printf("%-20s %4d cases, largest f32 error %.1e\n", names[op], cases, error);
-    else if (all && op != ZS_OP_matmul) expect(false, std::string(names[op]) + " has no case");
+    else if (all && op != ZS_OP_matmul && op != ZS_OP_fp8_matmul) expect(false, std::string(names[op]) + " has no case");
   }
 }
 
@@ -200,7 +208,8 @@ int main(int count, char **names) {
                                                       {"rows", test::rows},
                                                       {"optimizers", test::optimizers},
                                                       {"moves", test::moves},
-                                                      {"attention", test::attention}};
+                                                      {"attention", test::attention},
+                                                      {"float8", test::float8}};
   for (const auto &[name, run] : families)
     if (count == 1 || std::find(names + 1, names + count, name) != names + count) run();
   test::summary(count == 1);

@@ -65,6 +65,7 @@ void rows();
 void optimizers();
 void moves();
 void attention();
+void float8();
 
 inline const int kFloats[] = {ZS_F32, ZS_BF16, ZS_F16};
 

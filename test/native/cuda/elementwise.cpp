@@ -60,11 +60,11 @@ void others(int dtype) {
 }
 
 void cast_and_fill() {
-  for (int from = ZS_F32; from <= ZS_I64; from++) {
+  for (int from = ZS_F32; from <= ZS_F8E5M2; from++) {
     for (int64_t n : sizes) {
       Value x = constant(from, {n}, 0);
       for (int64_t i = 0; i < n; i++) x.set(i, static_cast<double>(pick(0, 1000)) / (from == ZS_F32 ? 7 : from == ZS_U8 ? 4 : 1));
-      for (int to = ZS_F32; to <= ZS_I64; to++) {
+      for (int to = ZS_F32; to <= ZS_F8E5M2; to++) {
         if (to == ZS_U8) for (int64_t i = 0; i < n; i++) x.set(i, static_cast<double>(pick(0, 256)));
         check({ZS_OP_cast, {constant(to, {n}, 1), x}, {}, 1, kExact, std::to_string(from) + " to " + std::to_string(to)});
       }
@@ -75,7 +75,7 @@ void cast_and_fill() {
   Value odd = constant(ZS_F32, {10}, 0);
   const double values[] = {1e-45, -1e-8, 6e-8, 65519.9, 65520, 3.4e38, 1 + 0x1p-8, 1 + 0x1p-11, 1.0 / 0.0, -0.0};
   for (int i = 0; i < 10; i++) odd.set(i, values[i]);
-  for (int to : kFloats) check({ZS_OP_cast, {constant(to, {10}, 1), odd}, {}, 1, kExact, "edges"});
+  for (int to : {ZS_F32, ZS_BF16, ZS_F16, ZS_F8E4M3, ZS_F8E5M2}) check({ZS_OP_cast, {constant(to, {10}, 1), odd}, {}, 1, kExact, "edges"});
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ void scatter(int64_t outer, int64_t n, int64_t inner, int64_t m) {
   Value ids = integers({m}, 0, n);
   const Value y = normal(ZS_F32, {outer, n, inner}), x = normal(ZS_F32, {outer, m, inner});
   check({ZS_OP_scatter_add, {y, x, ids}, scalars, 1, kExact, note});
-  for (int dtype = ZS_F32; dtype <= ZS_I64; dtype++)
+  for (int dtype = ZS_F32; dtype <= ZS_F8E5M2; dtype++)
     check({ZS_OP_gather, {any(dtype, {outer, m, inner}), any(dtype, {outer, n, inner}), ids}, scalars, 1, kExact, note});
   if (m == 0) return;
   ids.set(m / 2, static_cast<double>(n));
@@ -76,7 +76,7 @@ void moves() {
     top_k(dtype, 2, 20, 20), top_k(dtype, 0, 4, 2), top_k(dtype, 3, 4, 0);
   }
   scatter(1, 7, 8, 40), scatter(3, 5, 9, 21), scatter(2, 4, 1, 0), scatter(2, 3, 16, 900), scatter(1, 400, 4, 3);
-  for (int dtype = ZS_F32; dtype <= ZS_I64; dtype++) {
+  for (int dtype = ZS_F32; dtype <= ZS_F8E5M2; dtype++) {
     for (const auto &c : std::vector<std::vector<double>>{{4, 8, 16, 16, 0, 8}, {3, 5, 1, 7, 2, 5}, {1, 33, 0, 40, 3, 50}, {7, 1, 2, 3, 0, 1},
                                                           {3, 7, 0, 7, 0, 7}, {5, 16, 0, 16, 0, 32}})
       check({ZS_OP_copy_2d, {any(dtype, {200}), any(dtype, {200})}, c, 1, kExact, std::to_string(c[0]) + " rows"});

@@ -19,7 +19,10 @@ constexpr int kThreads = 256;
 inline float real(const zs_call *call, int index) { return static_cast<float>(call->scalars[index]); }
 inline int dtype_of(const zs_call *call, int index) { return call->tensors[index].dtype; }
 inline int64_t count_of(const zs_call *call, int index) { return call->tensors[index].count; }
-inline int64_t bytes_of(int dtype) { return dtype == ZS_I64 ? 8 : dtype == ZS_U8 ? 1 : dtype == ZS_BF16 || dtype == ZS_F16 ? 2 : 4; }
+inline int64_t bytes_of(int dtype) {
+  constexpr int64_t bytes[] = {4, 2, 2, 4, 1, 8, 1, 1};
+  return bytes[dtype];
+}
 
 template <class Body> int32_t by_float(zs_call *call, int dtype, Body body) {
   switch (dtype) {
