@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define ZS_BACKEND_ABI 2
+#define ZS_BACKEND_ABI 3
 #define ZS_ERROR_BYTES 256 /* what `error` of every function below has room for */
 #define ZS_MAX_DIMS 8
 
@@ -118,6 +118,11 @@ typedef struct {
   int32_t (*device_info)(int32_t device, zs_device_info *info, char *error);
   int32_t (*library_info)(int32_t index, zs_library_info *info); /* ZS_BAD_ARGUMENT past the last */
   const zs_collectives *collectives; /* between devices; NULL: none */
+  /* A moment: the stream's place now, whose time by the device's clock is kept when the device comes to it. */
+  int32_t (*moment_record)(zs_stream *stream, void **moment, char *error);
+  /* From one moment to another, of any streams; NaN while the device has not come to both. */
+  int32_t (*moment_between)(void *from, void *to, double *nanoseconds, char *error);
+  void (*moment_release)(void *moment);
 } zs_backend;
 
 /* What a backend's shared object exports. NULL where there is no such device or no driver, which is no fault: the

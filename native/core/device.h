@@ -45,6 +45,7 @@ class DeviceStream {
   void synchronize();
   void *record();  // an event; event_release() is the caller's
   void wait(void *event);
+  class Moment moment();  // the stream's place now
   // Pinned host memory, one piece that grows: whoever takes it synchronises before the next does.
   char *scratch(size_t bytes);
   const zs_backend &backend() const { return backend_; }

@@ -150,6 +150,9 @@ zs_backend make_table() {
   table.device_info = device_info;
   table.library_info = library_info;
   table.collectives = &collectives;
+  table.moment_record = moment_record;
+  table.moment_between = moment_between;
+  table.moment_release = moment_release;
   return table;
 }
 
