@@ -72,9 +72,13 @@ async function measure(model: BenchModel, one: StepCase, dry: boolean): Promise<
   const { parts } = engine
   const length = model.sizes.sequence / one.layout.cp
   const { vocabulary, sequence } = model.sizes
+  // Ranks that share samples (stages, tensor ranks) must draw the same ones.
+  const { dp, cp } = parts.mesh.place
+  let seed = 1 + 131 * dp + 17 * cp
+  const next = (): number => (seed = (seed * 1103515245 + 12345) % 2147483648) / 2147483648
   const ids = () =>
     tensor(
-      Int32Array.from({ length: one.micro * length }, () => Math.random() * vocabulary),
+      Int32Array.from({ length: one.micro * length }, () => next() * vocabulary),
       [one.micro, length],
     )
   const [warmup, timed, traced] = dry ? [1, 1, 1] : [3, 8, 3]

@@ -17,7 +17,10 @@ t.teardown(() => rmSync(space, { recursive: true }))
 
 function bench(...args: string[]) {
   const command = ['--import', 'tsx', 'bench/run.ts', ...args]
-  return spawnSync(process.execPath, command, { encoding: 'utf8', env: { ...process.env, ZEROSHARD_BENCH_PYTHON: 'false' } })
+  return spawnSync(process.execPath, command, {
+    encoding: 'utf8',
+    env: { ...process.env, ZEROSHARD_BENCH_PYTHON: 'false' },
+  })
 }
 
 t.test('misuse: the command line says what it takes', async (t) => {
@@ -46,20 +49,22 @@ t.test('no device: the reason, and the status that says so', { skip: devices.len
 })
 
 t.test('a spread of all cases on 4 CPU ranks', { timeout: 240_000 }, async (t) => {
-  const { status, stdout, stderr } = bench('--dry', '--nproc', '4', '--every', '6', '--out', space)
+  const { status, stdout, stderr } = bench('--dry', '--nproc', '4', '--every', '18', '--out', space)
   t.equal(status, 0, stderr)
   const written = readdirSync(space)
   t.ok(written.some((name) => name.endsWith('.md')))
   const json = written.find((name) => name.endsWith('.json')) as string
   const { command, machine, parts } = JSON.parse(readFileSync(join(space, json), 'utf8'))
-  t.equal(command, `npm run bench -- --dry --nproc 4 --every 6 --out ${space}`)
+  t.equal(command, `npm run bench -- --dry --nproc 4 --every 18 --out ${space}`)
   t.match(machine, { commit: /^[0-9a-f]{10}/, date: /^\d{4}-\d\d-\d\d$/, gpus: [], cores: Number })
   const titles = parts.map(({ title }: { title: string }) => title.split(/[:,]/)[0])
   t.strictSame(titles, ['Ceilings', 'Kernels', 'Collectives', 'Training steps', 'Peak memory against the formula'])
   type Row = { name: string; value: number; share?: number; mfu?: number; note?: string }
   const rowsOf = (title: string): Row[] => parts.find((part: { title: string }) => part.title.startsWith(title)).rows
-  for (const { rows } of parts) for (const row of rows) t.ok(Number.isFinite(row.value) && row.value >= 0, `${row.name}: ${row.value}`)
-  for (const row of rowsOf('Kernels')) t.ok((row.share as number) > 0 && (row.share as number) < 50, `${row.name}: ${row.share}`)
+  for (const { rows } of parts)
+    for (const row of rows) t.ok(Number.isFinite(row.value) && row.value >= 0, `${row.name}: ${row.value}`)
+  for (const row of rowsOf('Kernels'))
+    t.ok((row.share as number) > 0 && (row.share as number) < 50, `${row.name}: ${row.share}`)
   const collectives = rowsOf('Collectives').map(({ name }) => name)
   for (const ranks of [2, 4]) t.ok(collectives.some((name) => name.endsWith(`${ranks} ranks`)))
   const steps = rowsOf('Training steps')
@@ -69,7 +74,11 @@ t.test('a spread of all cases on 4 CPU ranks', { timeout: 240_000 }, async (t) =
     t.ok((mfu as number) > 0 && (mfu as number) < 1, `${name}: MFU ${mfu}`)
     t.match(note, /^loss \d.*waits for JavaScript [\d.]+ %.*JavaScript at most [\d.]+ ms ahead/)
   }
-  for (const axis of ['pp', 'tp', 'dp']) t.ok(steps.some(({ name }) => name.includes(`${axis} `)), axis)
+  for (const axis of ['pp', 'tp', 'dp'])
+    t.ok(
+      steps.some(({ name }) => name.includes(`${axis} `)),
+      axis,
+    )
   t.match(stdout, /all targets met/)
 })
 

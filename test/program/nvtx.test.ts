@@ -13,7 +13,7 @@ const space = mkdtempSync(join(tmpdir(), 'zeroshard-nvtx-'))
 t.teardown(() => rmSync(space, { recursive: true }))
 
 const root = process.cwd()
-const script = join(space, 'train.ts')
+const script = join(space, 'train.mts')
 const from = (path: string): string => JSON.stringify(join(root, 'lib', path))
 writeFileSync(
   script,
@@ -33,38 +33,24 @@ console.log('trained')
 
 /** What the tool of rank 0 was told, line by line. */
 function run(config: object, ranks: number, env: NodeJS.ProcessEnv): string[] {
-  const record = join(space, 'record.txt')
-  rmSync(record, { force: true })
-  // Ranks write to the same file name; only rank 0 has the tool.
-  const launcher = join(space, 'rank.sh')
-  writeFileSync(launcher, '[ "$RANK" = 0 ] || unset NVTX_INJECTION64_PATH\nexec "$@"\n')
-  const node = [process.execPath, '--import', 'tsx', script, JSON.stringify(config)]
-  const launch = [
-    '--import',
-    'tsx',
-    join(root, 'lib/cli/main.ts'),
-    'launch',
-    '--nproc',
-    `${ranks}`,
-    '--',
-    'sh',
-    launcher,
-  ]
-  const { status, stdout, stderr } = spawnSync(process.execPath, [...launch, ...node], {
+  const record = join(space, 'record')
+  rmSync(`${record}.0`, { force: true })
+  const launch = ['--import', 'tsx', join(root, 'lib/cli/main.ts'), 'launch', '--nproc', `${ranks}`, script]
+  const { status, stdout, stderr } = spawnSync(process.execPath, [...launch, JSON.stringify(config)], {
     env: { ...process.env, NVTX_RECORD: record, ...env },
     encoding: 'utf8',
     cwd: root,
   })
   t.equal(status, 0, stderr)
   t.match(stdout, /trained/)
-  return existsSync(record) ? readFileSync(record, 'utf8').trim().split('\n') : []
+  return existsSync(`${record}.0`) ? readFileSync(`${record}.0`, 'utf8').trim().split('\n') : []
 }
 
 t.test('ranges of a step: everything in the domain, nested and balanced', async (t) => {
   const lines = run({}, 1, { NVTX_INJECTION64_PATH: tool })
   t.equal(lines.filter((line) => line === 'domain zeroshard').length, 1)
   t.ok(lines.includes('thread zeroshard compute'))
-  t.ok(lines.includes('push zeroshard matmul f32[16,48] f32[16,16] f32[16,48] f32[48]'), 'shapes: output, inputs')
+  t.ok(lines.includes('push zeroshard matmul f32[2,8,48] f32[2,8,16] f32[16,48] f32[48]'), 'shapes: output, inputs')
   t.ok(lines.some((line) => /^push zeroshard attention_backward f32\[/.test(line)))
   t.ok(lines.some((line) => /^push zeroshard adamw f32\[\d+\]/.test(line)))
   const count = (pattern: RegExp): number => lines.filter((line) => pattern.test(line)).length
@@ -80,7 +66,7 @@ t.test('ranges of a step: everything in the domain, nested and balanced', async 
     starts.filter((_, i) => i % 2 === 0).sort(),
     'each range ends, by the number it began with',
   )
-  t.ok(Number(ended[0]) > 2 ** 32, 'numbers of 64 bits')
+  t.ok(Number(ended[0]) >= 2 ** 32, 'numbers of 64 bits')
 })
 
 t.test('instructions of a pipeline and collectives', async (t) => {

@@ -1,19 +1,33 @@
 // What the benchmarks would measure on GPUs: which layouts, with how many samples, against which peaks. Pure functions.
 
 import t from 'tap'
-import { activationBytes, type Layout, layoutName, layoutsOf, microBatchOf, stateBytes } from '../../bench/device/layouts.js'
+import {
+  activationBytes,
+  type Layout,
+  layoutName,
+  layoutsOf,
+  microBatchOf,
+  stateBytes,
+} from '../../bench/device/layouts.js'
 import { models } from '../../bench/device/models.js'
 import { linkRate, peakOf, spread } from '../../bench/device/suite.js'
 import { modelFlops } from '../../lib/monitor/flops.js'
 import { createModel } from '../../lib/nn/models/index.js'
 import { estimateModelStates } from '../../lib/parallel/zero/estimate.js'
 
-const [gpt2, , , llama8b] = models(false) as [ReturnType<typeof models>[0], unknown, unknown, ReturnType<typeof models>[0]]
+const [gpt2, , , llama8b] = models(false) as [
+  ReturnType<typeof models>[0],
+  unknown,
+  unknown,
+  ReturnType<typeof models>[0],
+]
 const alone: Layout = { pp: 1, tp: 1, cp: 1, dp: 1, kind: '', stage: 0 }
 
 t.test('models have the parameters that are counted for them', async (t) => {
   for (const { name, config, sizes } of [...models(true), gpt2]) {
-    const parameters = createModel(config).parameters().reduce((sum, { count }) => sum + count, 0)
+    const parameters = createModel(config)
+      .parameters()
+      .reduce((sum, { count }) => sum + count, 0)
     t.equal(parameters, sizes.parameters, name)
     t.ok(modelFlops(config, sizes.sequence), name)
   }

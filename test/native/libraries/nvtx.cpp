@@ -1,4 +1,4 @@
-// A tool as NVTX 3 knows them, for tests: writes what it is told to the file NVTX_RECORD, a line an event:
+// A tool as NVTX 3 knows them, for tests: writes what it is told to the file NVTX_RECORD.RANK, a line an event:
 //   thread NAME | domain NAME | push DOMAIN MESSAGE | pop DOMAIN | start DOMAIN ID MESSAGE | end DOMAIN ID
 // It checks the tables and attributes that a program hands it, and ends the program where they are wrong.
 #include <atomic>
@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <string>
 
 namespace {
 
@@ -99,7 +100,8 @@ extern "C" int InitializeInjectionNvtx2(const void *(*export_table)(uint32_t id)
     if (module == 1) core = table;
     if (module == 5) core2 = table;
   }
-  file = fopen(path, "w");
+  const char *rank = getenv("RANK");
+  file = fopen((std::string(path) + "." + (rank ? rank : "0")).c_str(), "w");
   if (!file) wrong("the file cannot be written");
   fill(core, 14, name_thread);
   fill(core2, 2, start);
