@@ -216,7 +216,7 @@ export default {
     const rows: Row[] = []
     for (const [index, model] of models(dry).entries()) {
       const single = index === 0 && !dry ? batches(model, bytes) : casesOf(model, 1, bytes, options)
-      const many = ranks > 1 ? spread(casesOf(model, ranks, bytes, options), every) : []
+      const many = ranks > 1 ? spread(casesOf(model, ranks, bytes, options), every, 5 * index) : []
       for (const [count, cases] of [
         [1, single],
         [ranks, many],

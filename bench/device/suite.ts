@@ -71,5 +71,6 @@ export function linkRate(links: {
   return maxPcieWidth * (lanes[maxPcieGeneration] ?? 0)
 }
 
-/** Each `every`th of a list, the first included. */
-export const spread = <T>(list: readonly T[], every: number): T[] => list.filter((_, i) => i % every === 0)
+/** Each `every`th of a list, from the `first`th on. */
+export const spread = <T>(list: readonly T[], every: number, first = 0): T[] =>
+  list.filter((_, i) => i % every === first % every)

@@ -77,4 +77,5 @@ t.test('peaks by data sheet where the device is known, else as measured', async 
   t.equal(Math.round(linkRate({ maxPcieGeneration: 5, maxPcieWidth: 16 }) / 1e9), 63)
   t.equal(linkRate({}), 0)
   t.strictSame(spread([1, 2, 3, 4, 5], 2), [1, 3, 5])
+  t.strictSame(spread([1, 2, 3, 4, 5], 2, 3), [2, 4])
 })
