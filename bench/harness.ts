@@ -6,6 +6,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { arch, availableParallelism, cpus, loadavg, tmpdir, totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import type { NativeGpu } from '../lib/binding/native.js'
+import { gpuLine } from '../lib/monitor/hardware.js'
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)))
 
@@ -13,6 +15,9 @@ export interface Row {
   name: string
   value: number
   unit: string
+  /** Of the ceiling, 0 to 1; of the peak (model FLOPs utilisation). */
+  share?: number
+  mfu?: number
   /** `>=` or `<=` a number of the same unit. */
   target?: `${'>=' | '<='} ${number}`
   note?: string
@@ -98,11 +103,14 @@ export interface Machine {
   simd: string
   commit: string
   date: string
+  /** As NVML tells of them before the start; none where the CPU is measured. */
+  gpus: NativeGpu[]
+  driver: string
   /** Load of the minute before: above a tenth of the cores the figures are provisional. */
   load: number
 }
 
-export function describeMachine(simd: string): Machine {
+export function describeMachine(simd: string, { gpus, driver }: Pick<Machine, 'gpus' | 'driver'>): Machine {
   const git = (...args: string[]): string => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim()
   return {
     processor: cpus()[0]?.model.trim() ?? arch(),
@@ -112,6 +120,8 @@ export function describeMachine(simd: string): Machine {
     simd,
     commit: git('rev-parse', '--short=10', 'HEAD') + (git('status', '--porcelain', '-uno') ? ' and changes' : ''),
     date: new Date().toISOString().slice(0, 10),
+    gpus,
+    driver,
     load: Math.round((loadavg()[0] as number) * 100) / 100,
   }
 }
@@ -126,38 +136,40 @@ export function meets({ value, target }: Row): boolean | undefined {
   return target.startsWith('>=') ? value >= limit : value <= limit
 }
 
-const cells = (row: Row): string[] => {
-  const met = meets(row)
-  return [
-    row.name,
-    `${format(row.value)} ${row.unit}`,
-    row.target ?? '',
-    met === undefined ? '' : met ? 'yes' : 'no',
-    row.note ?? '',
-  ]
-}
-const heads = ['case', 'result', 'target', 'met', 'note']
+const percent = (share: number | undefined): string => (share === undefined ? '' : `${(100 * share).toFixed(1)} %`)
+const columns: [string, (row: Row) => string][] = [
+  ['case', ({ name }) => name],
+  ['result', ({ value, unit }) => (Number.isNaN(value) ? 'none' : `${format(value)} ${unit}`)],
+  ['of ceiling', ({ share }) => percent(share)],
+  ['MFU', ({ mfu }) => percent(mfu)],
+  ['target', ({ target }) => target ?? ''],
+  ['met', (row) => ({ true: 'yes', false: 'no', undefined: '' })[String(meets(row))] as string],
+  ['note', ({ note }) => note ?? ''],
+]
 
-/** Lines of a table whose columns are aligned. */
+/** Lines of a table whose columns are aligned; shares and MFU only where a row has them. */
 export function table(rows: readonly Row[]): string[] {
-  const all = [heads, ...rows.map(cells)]
-  const widths = heads.map((_, column) => Math.max(...all.map((line) => (line[column] as string).length)))
+  const some = columns.filter(([head, cell]) => !['of ceiling', 'MFU'].includes(head) || rows.some((row) => cell(row)))
+  const all = [some.map(([head]) => head), ...rows.map((row) => some.map(([, cell]) => cell(row)))]
+  const widths = some.map((_, column) => Math.max(...all.map((line) => (line[column] as string).length)))
   const line = (parts: string[]): string =>
     `| ${parts.map((part, column) => part.padEnd(widths[column] as number)).join(' | ')} |`
   const [first, ...rest] = all.map(line)
   return [first as string, line(widths.map((width) => '-'.repeat(width))), ...rest]
 }
 
-/** Writes results/<what>-<hardware>-<yyyymm>.md and .json; returns the first one's path. */
+/** Writes <what>-<hardware>-<yyyymm>.md and .json into bench/results, or `folder`; returns the first one's path. */
 export function writeResults(
   what: string,
   command: string,
   machine: Machine,
   parts: readonly { title: string; rows: Row[] }[],
+  folder = join(root, 'bench/results'),
 ): string {
-  const folder = join(root, 'bench/results')
   mkdirSync(folder, { recursive: true })
-  const hardware = `${machine.processor}-${machine.cores}`.toLowerCase().replace(/[^a-z0-9]+/g, '-')
+  const { gpus } = machine
+  const gpu = gpus[0] && `${gpus.length} ${gpus[0].name}`
+  const hardware = (gpu ?? `${machine.processor}-${machine.cores}`).toLowerCase().replace(/[^a-z0-9]+/g, '-')
   const path = join(folder, `${what}-${hardware}-${machine.date.slice(0, 7).replace('-', '')}`)
   const provisional = machine.load > machine.cores / 10
   const lines = [
@@ -165,6 +177,8 @@ export function writeResults(
     '',
     `\`${command}\`, ${machine.date}, commit ${machine.commit}.`,
     `${machine.processor}, ${machine.cores} cores (${machine.simd}), ${machine.gigabytes} GiB, Node ${machine.node}.`,
+    ...gpus.map((each) => `GPU ${each.index}: ${gpuLine(each)}.`),
+    ...(machine.driver ? [`Driver ${machine.driver}.`] : []),
     ...(provisional ? [`Provisional: the machine was busy (load ${machine.load} before the start).`] : []),
     ...parts.flatMap(({ title, rows }) => ['', `## ${title}`, '', ...table(rows)]),
   ]

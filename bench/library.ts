@@ -14,7 +14,10 @@ export const { initialize, joinWorld, leaveWorld } = (await built(
 )) as typeof import('../lib/engine/initialize.js')
 export const { backwardFrom } = (await built('autograd/functions.js')) as typeof import('../lib/autograd/functions.js')
 export const { noGrad } = (await built('autograd/tape.js')) as typeof import('../lib/autograd/tape.js')
-export const { busyIntervals, lengthOf, overlapShare, trace } = (await built(
+export const { busyIntervals, lengthOf, now, overlapShare, trace } = (await built(
   'monitor/trace.js',
 )) as typeof import('../lib/monitor/trace.js')
+export const { deviceState } = (await built('monitor/hardware.js')) as typeof import('../lib/monitor/hardware.js')
+export const { idleOf } = (await built('monitor/idle.js')) as typeof import('../lib/monitor/idle.js')
+export const { modelFlops } = (await built('monitor/flops.js')) as typeof import('../lib/monitor/flops.js')
 export const parallel = (await built('parallel/index.js')) as typeof import('../lib/parallel/index.js')

@@ -82,7 +82,10 @@ for tool in memcheck racecheck initcheck synccheck; do
   [ "$device" = cuda ] && run=("$sanitizer" --tool "$tool" --error-exitcode 3 --target-processes all)
   step "sanitizer-$tool" 150 "${run[@]}" $on_device test/op/numbers.test.ts
 done
-step figures 180 node scripts/gpu-figures.mjs "$device" "$folder/figures.json"
+# Ceilings, then kernels as shares of them; the rest of the suite takes longer: npm run bench -- --device cuda.
+bench=(--device cuda)
+[ "$device" = cpu ] && bench=(--dry --nproc 2)
+step figures 180 node --import tsx bench/run.ts "${bench[@]}" --out "$folder" ceilings kernels
 
 echo "$steps steps: $ok ok, $failed failed, $without without a device; all of it in $folder" | tee -a "$folder/summary.txt"
 [ "$failed" -eq 0 ]

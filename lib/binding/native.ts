@@ -45,7 +45,8 @@ export interface NativeTrace {
   name: Int32Array
   stream: Int32Array
   queued: Float64Array
-  start: Float64Array // after the waits for other streams
+  launched: Float64Array // by the stream's thread, after its waits for other streams; on the CPU that is the start
+  start: Float64Array // on a device: its own work, by its clock put on this one
   end: Float64Array
   flops: Float64Array // of matrix products, 2 a multiply-add
   kind: Int32Array // index into collectiveKinds; -1: none. The rest is about collectives
@@ -96,6 +97,7 @@ export interface NativeDevices {
   devices: {
     index: number
     name: string
+    uuid: string // 32 hexadecimal digits
     totalBytes: number
     capability: number
     multiprocessors: number
@@ -106,6 +108,45 @@ export interface NativeDevices {
   libraries: { name: string; version: string; path: string; note: string }[]
   /** Operations that the backend lacks. */
   missingKernels: string[]
+}
+
+/** A GPU as NVML sees it. What it does not tell is undefined, and named in `missing` with the reason. */
+export interface NativeGpu {
+  index: number // by PCI address
+  name: string
+  uuid: string // GPU-01234567-89ab-…
+  totalBytes?: number
+  usedBytes?: number
+  smClock?: number // MHz, now
+  memoryClock?: number
+  maxSmClock?: number
+  maxMemoryClock?: number
+  power?: number // W
+  powerLimit?: number
+  energy?: number // J since the driver was loaded
+  temperature?: number // °C
+  slowdownTemperature?: number
+  busy?: number // % of the last sample period in which a kernel ran
+  memoryBusy?: number
+  pcieGeneration?: number
+  pcieWidth?: number
+  maxPcieGeneration?: number
+  maxPcieWidth?: number
+  nvlinks: number // active ones
+  nvlinkVersion: number
+  throttle?: string[] // why the clocks are lower than they could be
+  processes?: { pid: number; bytes?: number }[]
+  missing: string[]
+}
+
+/** What NVML tells of the machine; `reason`: why nothing. */
+export interface NativeHardware {
+  reason: string
+  path: string
+  version: string
+  driver: string
+  cuda: number // the newest that the driver can do
+  gpus: NativeGpu[]
 }
 
 export interface Native {
@@ -123,6 +164,8 @@ export interface Native {
   device(): Device
   /** Looks; opens no device. `libraries`: opens those, which are large; else none is listed. */
   devices(libraries?: boolean): NativeDevices
+  /** Asks NVML, some milliseconds a GPU; opens no device. */
+  hardware(): NativeHardware
 
   /** packet: [dtype, category, flags (1: zero-filled, 2: in the shared arena), ndim, dims…] → handle. */
   alloc(): number
@@ -171,6 +214,10 @@ export interface Native {
   /** Records every task of the streams from now on, the newest `capacity`; 0: no more, and what is left is forgotten. */
   traceStart(capacity: number): void
   traceTake(): NativeTrace
+  /** Whether an NVTX tool is attached (NVTX_INJECTION64_PATH); ranges of operations are then the streams' business. */
+  rangesOn(): boolean
+  rangeStart(name: string): bigint
+  rangeEnd(range: bigint): void
 
   /** A file of this size; its name is gone at once, its space taken. Throws IO where the disk has no room for it. */
   openSwap(path: string, bytes: number, options: SwapOptions): NativeSwap

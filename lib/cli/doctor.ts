@@ -2,6 +2,7 @@
 
 import { availableParallelism, cpus, totalmem } from 'node:os'
 import { binding, type NativeDevices } from '../binding/native.js'
+import { hardwareRows } from '../monitor/hardware.js'
 import { megabytes } from './progress.js'
 
 export function doctor(version: string): void {
@@ -12,6 +13,7 @@ export function doctor(version: string): void {
     ['cpu', `${cpus()[0]?.model ?? 'unknown'}, ${availableParallelism()} threads, kernels for ${native.simd}`],
     ['memory', megabytes(totalmem())],
     ...cudaRows(native.devices(true)),
+    ...hardwareRows(native.hardware()),
   ]
   process.stdout.write(`${rows.map(([name, value]) => `${name.padEnd(10)} ${value}`).join('\n')}\n`)
 }

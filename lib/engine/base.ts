@@ -16,6 +16,7 @@ import { Access, type GatheredOptions, gathered } from '../parallel/zero/access.
 import { usesDisk } from '../parallel/zero/offload.js'
 import { type Offloadable, offloadables } from '../parallel/zero/unit.js'
 import { memory } from '../tensor/memory.js'
+import { inRange } from '../tensor/range.js'
 import { RunAhead } from '../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
@@ -30,7 +31,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   /** Samples consumed since the very first step. */
   samples = 0
   /** Runs a phase of the step; a monitor's observer may put itself here. */
-  observe: <T>(phase: 'forward' | 'backward' | 'step', work: () => T) => T = (_, work) => work()
+  observe: <T>(phase: 'forward' | 'backward' | 'step', work: () => T) => T = inRange
   protected readonly lossSum: Tensor
   protected readonly ahead = new RunAhead()
   protected numAccumulation: number

@@ -125,8 +125,7 @@ export class Observer {
 
   /** Runs a phase of the step (forward, backward, step), which must not be within another one. */
   readonly wrap = <T>(phase: string, work: () => T): T => {
-    if (!trace.on) return work()
-    this.#phases.add(phase)
+    if (trace.on) this.#phases.add(phase)
     return trace.span(phase, work)
   }
 

@@ -109,6 +109,7 @@ export class TraceFile {
 
   #taskEvent(records: TraceRecords, i: number): TraceEvent {
     const [start, end, queued] = [records.start[i] as number, records.end[i] as number, records.queued[i] as number]
+    const launched = records.launched[i] as number
     const collective = collectiveKinds[records.kind[i] as number]
     const seconds = Math.max(end - start, 1) / 1e9
     const flops = records.flops[i] as number
@@ -123,6 +124,7 @@ export class TraceFile {
       tid: records.stream[i],
       args: {
         'queued before (us)': microseconds(start - queued),
+        ...(launched < start && { 'launched before (us)': microseconds(start - launched) }),
         ...(flops > 0 && { GFLOPS: Math.round(flops / seconds / 1e7) / 100 }),
         ...(collective && {
           group: records.group[i],

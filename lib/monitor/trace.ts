@@ -3,6 +3,7 @@
 
 import { ZeroshardError } from '../binding/errors.js'
 import { binding, collectiveKinds, type NativeTrace, streams } from '../binding/native.js'
+import { inRange } from '../tensor/range.js'
 
 /** Columns of task records; see NativeTrace. */
 export type TraceRecords = NativeTrace
@@ -48,8 +49,12 @@ export class Tracer {
     this.#on = false
   }
 
-  /** Runs `work`; where it gives a promise, the span ends when that settles. */
+  /** Runs `work`; where it gives a promise, the span ends when that settles. A range for NVTX tools, too. */
   span<T>(name: string, work: () => T): T {
+    return inRange(name, () => this.#span(name, work))
+  }
+
+  #span<T>(name: string, work: () => T): T {
     if (!this.#on) return work()
     const start = now()
     const close = (): void => {

@@ -121,6 +121,11 @@ typedef struct {
   int32_t (*library_info)(int32_t index, zs_library_info *info); /* ZS_BAD_ARGUMENT past the last */
   const zs_collectives *collectives; /* between devices; NULL: none */
   const zs_graphs *graphs;           /* NULL: none */
+  /* A moment: the stream's place now, whose time by the device's clock is kept when the device comes to it. */
+  int32_t (*moment_record)(zs_stream *stream, void **moment, char *error);
+  /* From one moment to another, of any streams; NaN while the device has not come to both. */
+  int32_t (*moment_between)(void *from, void *to, double *nanoseconds, char *error);
+  void (*moment_release)(void *moment);
 } zs_backend;
 
 /* What a backend's shared object exports. NULL where there is no such device or no driver, which is no fault: the

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "device_clock.h"
+
 namespace zs {
 
 namespace {
@@ -75,6 +77,13 @@ void *DeviceStream::record() {
 void DeviceStream::wait(void *event) {
   char error[ZS_ERROR_BYTES] = "";
   check(backend_.stream_wait(&stream_, event, error), error);
+}
+
+Moment DeviceStream::moment() {
+  char error[ZS_ERROR_BYTES] = "";
+  void *made = nullptr;
+  check(backend_.moment_record(&stream_, &made, error), error);
+  return {backend_, made};
 }
 
 char *DeviceStream::scratch(size_t bytes) {

@@ -49,6 +49,7 @@ class DeviceStream {
   // While a graph is captured: what cannot be part of one throws, saying so. Called by this stream's tasks.
   void capture(bool on) { capturing_ = on; }
   bool capturing() const { return capturing_; }
+  class Moment moment();  // the stream's place now
   // Pinned host memory, one piece that grows: whoever takes it synchronises before the next does.
   char *scratch(size_t bytes);
   const zs_backend &backend() const { return backend_; }

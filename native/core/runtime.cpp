@@ -43,6 +43,7 @@ const OpInfo &op_info(int op) { return kOps[op]; }
 Runtime::Runtime(const zs_backend &backend, const zs_backend *host)
     : backend_(backend), host_(host), memory_(backend_, &group_.progress, [this] { drain(); }) {
   group_.progress.on_device = on_device();
+  if (on_device()) group_.clock = std::make_unique<DeviceClock>(backend_, &lost_);
 }
 
 Runtime::~Runtime() {
@@ -211,6 +212,19 @@ void Runtime::collective(const double *packet) {
   uint64_t sequence = stream(index).push_job(std::move(job), kCollectiveNames[kind], waits);
   if (input) input->storage->hazards.did_read(index, sequence);
   if (output) output->storage->hazards.did_write(index, sequence);
+}
+
+void Runtime::start_trace(size_t capacity) {
+  group_.trace.start(0);
+  for (Stream *stream : streams_)
+    if (stream) stream->forget_times();
+  group_.trace.start(capacity);
+}
+
+std::vector<TraceRecord> Runtime::take_trace(uint64_t *dropped) {
+  for (Stream *stream : streams_)
+    if (stream) stream->collect_times();
+  return group_.trace.take(dropped);
 }
 
 void Runtime::stream_stats(double *busy_seconds, double *ops) const {

@@ -69,6 +69,8 @@ class Runtime {
 
   Memory &memory() { return memory_; }
   Trace &trace() { return group_.trace; }
+  void start_trace(size_t capacity);                       // as Trace::start
+  std::vector<TraceRecord> take_trace(uint64_t *dropped);  // with what a device has done by now
   void stream_stats(double *busy_seconds, double *ops) const;
 
   int open_swap(const std::string &path, int64_t bytes, const SwapOptions &options);

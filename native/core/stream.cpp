@@ -4,6 +4,8 @@
 #include <cstring>
 #include <new>
 
+#include "dtype.h"
+#include "nvtx.h"
 #include "spin.h"
 #include "stream_task.h"
 
@@ -14,6 +16,27 @@ namespace {
 // Some 20,000 operations; then the caller waits. A padding record at the very end may reach beyond it.
 constexpr size_t kRing = size_t{8} << 20;
 constexpr int kSpinMicroseconds = 30;
+constexpr size_t kCollectAt = 256;  // launched tasks that a trace waits for, before their stream looks at them itself
+
+// "matmul f32[8,64] f32[8,32] f32[32,64]": outputs first, absent tensors left out. Of a collective: its group and size.
+std::string range_of(const char *name, const zs_tensor *tensors, int count) {
+  std::string words = name;
+  for (int i = 0; i < count; i++) {
+    const zs_tensor &tensor = tensors[i];
+    if (tensor.dtype < 0) continue;
+    words += text(" %s[", kDtypeNames[tensor.dtype]);
+    for (int d = 0; d < tensor.ndim; d++) words += text(d ? ",%lld" : "%lld", static_cast<long long>(tensor.dims[d]));
+    words += "]";
+  }
+  return words;
+}
+
+std::string range_of(const char *name, const TraceDetail &detail) {
+  if (detail.kind < 0 && detail.bytes == 0) return name;
+  std::string words = text("%s %lld bytes", name, static_cast<long long>(detail.bytes));
+  if (detail.kind >= 0) words += text(", group %d of %d ranks", detail.group, detail.group_size);
+  return words;
+}
 
 }  // namespace
 
@@ -141,6 +164,7 @@ uint64_t Stream::push(const Waits &waits) {
 void Stream::loop() {
   uintptr_t base = (reinterpret_cast<uintptr_t>(ring_.get()) + kTaskAlign - 1) / kTaskAlign * kTaskAlign;
   bool attached = !device_;
+  if (nvtx::on()) nvtx::name_thread(text("zeroshard %s", kStreamNames[index_]).c_str());
   while (next()) {
     uint64_t tail = tail_.load(std::memory_order_relaxed);
     Task *task = reinterpret_cast<Task *>(base + tail % kRing);
@@ -178,15 +202,30 @@ void Stream::execute(Task *task) {
     if (job) job->drop(stopped ? nullptr : failure_);
     return;
   }
+  bool is_work = !job || job->is_work();
+  bool ranges = is_work && nvtx::on();
+  if (ranges) {
+    std::string words = job ? range_of(task->name, job->detail())
+                            : range_of(task->name, task->tensors(), task->num_tensors);
+    nvtx::push(words.c_str());
+  }
+  std::optional<Moment> begin = is_work ? moment() : std::nullopt;
   uint64_t start = monotonic_now();
-  bool failed = true;
+  bool done = perform(task, job.get());
+  if (ranges) nvtx::pop();
+  if (!done && job) job->drop(failure_);
+  if (is_work) count(task, job.get(), start, monotonic_now(), std::move(begin));
+}
+
+// False: it failed, and the stream is poisoned.
+bool Stream::perform(Task *task, Job *job) {
   try {
     std::unique_lock<std::mutex> alone = this->alone();
     if (device_ && (!job || job->is_work())) launched_.add(task->name);
     if (job) job->run();
     else run_kernel(task);
-    if (device_) settle(task, job.get());
-    failed = false;
+    if (device_) settle(task, job);
+    return true;
   } catch (const Error &error) {
     fail(task, error.code.c_str(), error.message.c_str());
   } catch (const std::bad_alloc &) {
@@ -194,20 +233,21 @@ void Stream::execute(Task *task) {
   } catch (const std::exception &error) {
     fail(task, "INTERNAL", error.what());
   }
-  if (failed && job) job->drop(failure_);
-  if (job && !job->is_work()) return;
-  count(task, job.get(), start, monotonic_now());
+  return false;
 }
 
-void Stream::count(Task *task, const Job *job, uint64_t start, uint64_t end) {
+void Stream::count(Task *task, const Job *job, uint64_t start, uint64_t end, std::optional<Moment> begin) {
   busy_nanoseconds_.store(busy_nanoseconds_.load(std::memory_order_relaxed) + (end - start),
                           std::memory_order_relaxed);
   num_ops_.store(num_ops_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   if (!group_->trace.on()) return;
-  TraceRecord record{task->name, index_, task->queued ? task->queued : start, start, end, {}};
+  TraceRecord record{task->name, index_, task->queued ? task->queued : start, start, start, end, {}};
   if (job) record.detail = job->detail();
   else record.detail.flops = kernel_flops(task->name, task->scalars());
-  group_->trace.add(record);
+  std::optional<Moment> after = begin ? moment() : std::nullopt;
+  if (!after) return group_->trace.add(record);
+  launched_tasks_.add(record, std::move(*begin), std::move(*after));
+  collect_times(kCollectAt);
 }
 
 // Names the operation, unless the message already does.

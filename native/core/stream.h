@@ -14,10 +14,12 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "../backend/backend.h"
 #include "device.h"
+#include "device_clock.h"
 #include "error.h"
 #include "hazard.h"
 #include "trace.h"
@@ -72,6 +74,7 @@ struct StreamGroup {
   std::atomic<int> waiters{0};
   std::atomic<bool> stop{false};
   Trace trace;
+  std::unique_ptr<DeviceClock> clock;  // of a device
   std::atomic<const Launched *> launched[kNumStreams] = {};  // of device streams
   Capture capture;
   // False when stopped before the task was done.
@@ -105,6 +108,8 @@ class Stream {
   void forget_past();
   void stop();  // after StreamGroup::stop is set
   DeviceStream *device() const { return device_.get(); }  // for its own tasks
+  void collect_times(size_t least = 1);  // to the trace: tasks that the device has done
+  void forget_times() { launched_tasks_.clear(); }
   double busy_seconds() const {
     return 1e-9 * static_cast<double>(busy_nanoseconds_.load(std::memory_order_relaxed));
   }
@@ -128,7 +133,9 @@ class Stream {
   void set_poison(std::shared_ptr<Failure> failure, uint64_t sequence);
   bool is_poisoned(uint64_t sequence);
   void run_kernel(Task *task);
-  void count(Task *task, const Job *job, uint64_t start, uint64_t end);
+  bool perform(Task *task, Job *job);
+  std::optional<Moment> moment();
+  void count(Task *task, const Job *job, uint64_t start, uint64_t end, std::optional<Moment> begin);
   void fail(const Task *task, const char *code, const char *message);
 
   const int index_;
@@ -159,6 +166,7 @@ class Stream {
   const std::unique_ptr<DeviceStream> device_;
   const bool serial_;
   Launched launched_;
+  LaunchedTasks launched_tasks_;  // locks
   bool poisoned_ = false;
   std::atomic<uint64_t> busy_nanoseconds_{0};
   std::atomic<uint64_t> num_ops_{0};

@@ -94,6 +94,25 @@ void Stream::forget_past() {
   group_->progress.finished[index_].store(last_, std::memory_order_release);
 }
 
+// Where the device is now, while a trace is on. A device that cannot tell has failed: the task will find out.
+std::optional<Moment> Stream::moment() {
+  if (!device_ || !group_->trace.on()) return std::nullopt;
+  try {
+    return device_->moment();
+  } catch (const Error &) {
+    return std::nullopt;
+  }
+}
+
+// What fails here has failed on the device, which is told at the next wait.
+void Stream::collect_times(size_t least) {
+  if (!device_) return;
+  try {
+    launched_tasks_.collect(*group_->clock, group_->trace, least);
+  } catch (const Error &) {
+  }
+}
+
 // A device tells of a failure at some later call: it was one of what was queued since the last wait.
 std::string Stream::blame(const char *message) {
   std::string names, newest;

@@ -1,6 +1,6 @@
 // What the streams did, task by task, in a ring that keeps the newest. Off until started: then a task
 // costs one relaxed load. Times are nanoseconds of CLOCK_MONOTONIC, which all processes of a host
-// share (and process.hrtime reads).
+// share (and process.hrtime reads); on a device (device_clock.h) they are those of the device's work.
 #pragma once
 #include <time.h>
 
@@ -28,7 +28,7 @@ struct TraceDetail {
 struct TraceRecord {
   const char *name = nullptr;  // lives as long as the program
   int32_t stream = 0;
-  uint64_t queued = 0, start = 0, end = 0;
+  uint64_t queued = 0, launched = 0, start = 0, end = 0;  // on the host launched is start
   TraceDetail detail;
 };
 

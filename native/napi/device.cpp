@@ -75,6 +75,7 @@ napi_value describe(napi_env env, const zs_device_info &info) {
   napi_create_object(env, &result);
   set(env, result, "index", make_number(env, info.index));
   set(env, result, "name", make_string(env, info.name));
+  set(env, result, "uuid", make_string(env, info.uuid));
   set(env, result, "totalBytes", make_number(env, static_cast<double>(info.total_bytes)));
   set(env, result, "capability", make_number(env, info.capability / 10.0));
   set(env, result, "multiprocessors", make_number(env, info.multiprocessors));

@@ -60,6 +60,9 @@ napi_value graph_begin(Call &call);
 napi_value graph_end(Call &call);
 napi_value graph_launch(Call &call);
 napi_value graph_drop(Call &call);
+napi_value ranges_on(Call &call);
+napi_value range_start(Call &call);
+napi_value range_end(Call &call);
 // swap.cpp
 napi_value open_swap(Call &call);
 napi_value close_swap(Call &call);
@@ -67,6 +70,8 @@ napi_value close_swap(Call &call);
 napi_value configure(Call &call);
 napi_value device(Call &call);
 napi_value devices(Call &call);
+// hardware.cpp
+napi_value hardware(Call &call);
 // addon.cpp: every function that may throw runs in this.
 napi_value guarded(napi_env env, napi_callback_info info, napi_value (*body)(Call &call));
 

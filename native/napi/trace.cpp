@@ -1,5 +1,7 @@
-// The trace of streams, as columns: one typed array a field.
+// The trace of streams, as columns: one typed array a field. Ranges for NVTX tools.
 #include "../core/trace.h"
+
+#include "../core/nvtx.h"
 
 #include "environment.h"
 
@@ -43,13 +45,13 @@ double wall_offset() {
 
 napi_value trace_start(Call &call) {
   int capacity = integer_of(call, call.arguments[0], 0, (1 << 24) + 1, "capacity");
-  call.runtime().trace().start(static_cast<size_t>(capacity));
+  call.runtime().start_trace(static_cast<size_t>(capacity));
   return nullptr;
 }
 
 napi_value trace_take(Call &call) {
   uint64_t dropped = 0;
-  std::vector<TraceRecord> records = call.runtime().trace().take(&dropped);
+  std::vector<TraceRecord> records = call.runtime().take_trace(&dropped);
   napi_env env = call.env;
   napi_value result = nullptr, names = nullptr;
   napi_create_object(env, &result);
@@ -69,6 +71,7 @@ napi_value trace_take(Call &call) {
   set(env, result, "names", names);
   set_column<int32_t>(env, result, "stream", records, [](Record r) { return r.stream; });
   set_column<double>(env, result, "queued", records, [](Record r) { return r.queued; });
+  set_column<double>(env, result, "launched", records, [](Record r) { return r.launched; });
   set_column<double>(env, result, "start", records, [](Record r) { return r.start; });
   set_column<double>(env, result, "end", records, [](Record r) { return r.end; });
   set_column<double>(env, result, "flops", records, [](Record r) { return r.detail.flops; });
@@ -82,6 +85,29 @@ napi_value trace_take(Call &call) {
   set(env, result, "dropped", make_number(env, static_cast<double>(dropped)));
   set(env, result, "wallOffset", make_number(env, wall_offset()));
   return result;
+}
+
+napi_value ranges_on(Call &call) {
+  napi_value result = nullptr;
+  napi_get_boolean(call.env, nvtx::on(), &result);
+  return result;
+}
+
+// A tool's numbers have 64 bits: they travel as BigInt.
+napi_value range_start(Call &call) {
+  std::string name = string_of(call, call.arguments[0], "the range's name");
+  napi_value result = nullptr;
+  napi_create_bigint_uint64(call.env, nvtx::on() ? nvtx::start(name.c_str()) : 0, &result);
+  return result;
+}
+
+napi_value range_end(Call &call) {
+  uint64_t id = 0;
+  bool whole = false;
+  if (napi_get_value_bigint_uint64(call.env, call.arguments[0], &id, &whole) != napi_ok)
+    throw Error{"ARGUMENT", "the range must be what rangeStart gave"};
+  if (nvtx::on()) nvtx::end(id);
+  return nullptr;
 }
 
 }  // namespace zs::napi

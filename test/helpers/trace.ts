@@ -7,6 +7,7 @@ export interface TaskRow {
   name?: string
   stream?: (typeof streams)[number]
   queued?: number
+  launched?: number
   start: number
   end: number
   flops?: number
@@ -24,6 +25,7 @@ export function recordsOf(rows: readonly TaskRow[], more: Partial<TraceRecords> 
     name: ints((row) => names.indexOf(row.name ?? row.kind ?? 'op')),
     stream: ints((row) => streams.indexOf(row.stream ?? (row.kind ? 'communication' : 'compute'))),
     queued: floats((row) => row.queued ?? row.start),
+    launched: floats((row) => row.launched ?? row.start),
     start: floats((row) => row.start),
     end: floats((row) => row.end),
     flops: floats((row) => row.flops ?? 0),

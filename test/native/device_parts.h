@@ -149,7 +149,7 @@ inline void write(zs::Runtime &runtime, int64_t handle, const Values &given, int
 }
 
 inline void nothing_is_left() {
-  CHECK(device.live_events.load() == 0);
+  CHECK(device.live_events.load() == 0 && device.live_moments.load() == 0);
   CHECK(device.regions.empty() && device.streams.empty() && device.taken == 0);
 }
 

@@ -3,9 +3,11 @@
 // closures over the real memory behind those addresses.
 #pragma once
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdio>
@@ -82,7 +84,22 @@ struct Device {
   bool ignore_waits = false;  // what goes wrong without them must show
   std::string launch_error;   // of the next copy; empty: none
   uint32_t seed = 1;
+  // Its clock: begins somewhere, and is as much faster than the host's.
+  uint64_t epoch = 0;
+  double clock_rate = 1;
+  std::atomic<int> live_moments{0};
+  uint64_t clock() const;
 };
+
+inline uint64_t host_clock() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+}
+
+inline uint64_t Device::clock() const {
+  return static_cast<uint64_t>(static_cast<double>(host_clock() - epoch) * clock_rate);
+}
 
 inline Device device;
 
@@ -300,6 +317,28 @@ inline void event_release(void *event) {
   delete static_cast<Handle *>(event);
 }
 
+// The device's time when its stream came to it; 0: not yet.
+using Moment = std::shared_ptr<std::atomic<uint64_t>>;
+
+inline int32_t moment_record(zs_stream *stream, void **moment, char *) {
+  Moment made = std::make_shared<std::atomic<uint64_t>>(0);
+  *moment = new Moment(made);
+  device.live_moments++;
+  queue(native(stream), [made] { made->store(device.clock()); });
+  return ZS_OK;
+}
+
+inline int32_t moment_between(void *from, void *to, double *nanoseconds, char *) {
+  uint64_t a = (*static_cast<Moment *>(from))->load(), b = (*static_cast<Moment *>(to))->load();
+  *nanoseconds = a && b ? static_cast<double>(static_cast<int64_t>(b - a)) : NAN;
+  return ZS_OK;
+}
+
+inline void moment_release(void *moment) {
+  device.live_moments--;
+  delete static_cast<Moment *>(moment);
+}
+
 inline int32_t synchronize(char *) {
   std::vector<FakeStream *> all;
   {
@@ -375,6 +414,9 @@ inline zs_backend table(const zs_kernel *kernels) {
   made.zero = zero;
   made.host_allocate = host_allocate;
   made.host_release = release;
+  made.moment_record = moment_record;
+  made.moment_between = moment_between;
+  made.moment_release = moment_release;
   return made;
 }
 

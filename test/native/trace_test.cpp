@@ -14,17 +14,17 @@ void the_ring_keeps_the_newest() {
   zs::Trace trace;
   uint64_t dropped = 9;
   CHECK(!trace.on());
-  trace.add({"lost", 0, 1, 2, 3, {}});
+  trace.add({"lost", 0, 1, 2, 2, 3, {}});
   CHECK(trace.take(&dropped).empty() && dropped == 0);
   trace.start(3);
-  for (uint64_t i = 0; i < 8; i++) trace.add({"task", 0, i, i, i, {}});
+  for (uint64_t i = 0; i < 8; i++) trace.add({"task", 0, i, i, i, i, {}});
   auto taken = trace.take(&dropped);
   CHECK(taken.size() == 3 && dropped == 5);
   for (uint64_t i = 0; i < 3; i++) CHECK(taken[i].queued == 5 + i);
-  trace.add({"task", 0, 8, 8, 8, {}});
+  trace.add({"task", 0, 8, 8, 8, 8, {}});
   taken = trace.take(&dropped);
   CHECK(taken.size() == 1 && taken[0].queued == 8 && dropped == 0);
-  trace.add({"task", 0, 9, 9, 9, {}});
+  trace.add({"task", 0, 9, 9, 9, 9, {}});
   trace.start(3);
   CHECK(trace.take(&dropped).empty());
   trace.start(0);
@@ -38,7 +38,7 @@ void several_writers_lose_nothing() {
   std::vector<std::thread> writers;
   for (int stream = 0; stream < 3; stream++)
     writers.emplace_back([&trace, stream] {
-      for (size_t i = 0; i < kEach; i++) trace.add({"task", stream, i, i, i, {}});
+      for (size_t i = 0; i < kEach; i++) trace.add({"task", stream, i, i, i, i, {}});
     });
   size_t seen[3] = {};
   uint64_t lost = 0;

@@ -4,13 +4,14 @@
 import { backwardFrom } from '../../autograd/functions.js'
 import { backward, noGrad, PostponedWork, record } from '../../autograd/tape.js'
 import { runLayers } from '../../nn/layered.js'
+import { inRange } from '../../tensor/range.js'
 import { RunAhead } from '../../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../../tensor/scope.js'
 import { empty, type Tensor } from '../../tensor/tensor.js'
 import type { Mesh } from '../mesh.js'
 import type { Unit } from '../zero/unit.js'
 import type { Zero } from '../zero/zero.js'
-import type { Computation, Instruction, Transfer } from './instruction.js'
+import { type Computation, describe, type Instruction, type Transfer } from './instruction.js'
 import { messageOf, type Neighbours, neighboursOf, virtualStageOf } from './placement.js'
 import type { Chunk, StageOfModel } from './stage.js'
 import { type Form, Transport } from './transport.js'
@@ -71,7 +72,10 @@ export class PipelineRunner {
     fetcher?.begin(request.training ? 'train' : 'eval')
     try {
       for (const instruction of request.instructions) {
-        await this.#execute(instruction, request)
+        await inRange(
+          () => describe(instruction),
+          () => this.#execute(instruction, request),
+        )
         if ('microBatch' in instruction && !('peer' in instruction)) await this.#ahead.queued()
       }
       await this.#ahead.settled()

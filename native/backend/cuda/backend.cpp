@@ -152,6 +152,9 @@ zs_backend make_table() {
   table.library_info = library_info;
   table.collectives = &collectives;
   table.graphs = &graphs;
+  table.moment_record = moment_record;
+  table.moment_between = moment_between;
+  table.moment_release = moment_release;
   return table;
 }
 

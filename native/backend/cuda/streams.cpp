@@ -1,5 +1,6 @@
 // Streams, events from a pool, waits, and what is told at a wait: errors of the device, and what kernels reported.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <mutex>
 #include <new>
@@ -21,7 +22,30 @@ constexpr const char *kOpNames[] = {
 };
 
 std::mutex pool_lock;
-std::vector<cudaEvent_t> pool;
+std::vector<cudaEvent_t> pool, timed_pool;
+
+void give_back(std::vector<cudaEvent_t> &to, void *event) {
+  std::lock_guard guard(pool_lock);
+  to.push_back(static_cast<cudaEvent_t>(event));
+}
+
+// An event of the pool, or a new one, behind all that the stream has.
+int32_t record(std::vector<cudaEvent_t> &from, unsigned flags, zs_stream *stream, void **event, char *error) {
+  cudaEvent_t taken = nullptr;
+  {
+    std::lock_guard guard(pool_lock);
+    if (!from.empty()) {
+      taken = from.back();
+      from.pop_back();
+    }
+  }
+  if (!taken)
+    if (int32_t status = check(cudaEventCreateWithFlags(&taken, flags), error, "cudaEventCreate")) return status;
+  int32_t status = check(cudaEventRecord(taken, stream_of(stream).stream), error, "cudaEventRecord");
+  if (status == ZS_OK) *event = taken;
+  else give_back(from, taken);
+  return status;
+}
 
 // Work that is queued may still use the old memory; it grows a few times, then never again. What a graph has captured
 // uses it at every launch.
@@ -115,21 +139,7 @@ void stream_destroy(zs_stream *stream) {
 }
 
 int32_t event_record(zs_stream *stream, void **event, char *error) {
-  cudaEvent_t taken = nullptr;
-  {
-    std::lock_guard guard(pool_lock);
-    if (!pool.empty()) {
-      taken = pool.back();
-      pool.pop_back();
-    }
-  }
-  if (!taken)
-    if (int32_t status = check(cudaEventCreateWithFlags(&taken, cudaEventDisableTiming), error, "cudaEventCreate"))
-      return status;
-  int32_t status = check(cudaEventRecord(taken, stream_of(stream).stream), error, "cudaEventRecord");
-  if (status == ZS_OK) *event = taken;
-  else event_release(taken);
-  return status;
+  return record(pool, cudaEventDisableTiming, stream, event, error);
 }
 
 int32_t stream_wait(zs_stream *stream, void *event, char *error) {
@@ -138,10 +148,22 @@ int32_t stream_wait(zs_stream *stream, void *event, char *error) {
 }
 
 // A wait that is queued keeps what the event stood for, so that it may be recorded anew.
-void event_release(void *event) {
-  std::lock_guard guard(pool_lock);
-  pool.push_back(static_cast<cudaEvent_t>(event));
+void event_release(void *event) { give_back(pool, event); }
+
+int32_t moment_record(zs_stream *stream, void **moment, char *error) {
+  return record(timed_pool, cudaEventDefault, stream, moment, error);
 }
+
+int32_t moment_between(void *from, void *to, double *nanoseconds, char *error) {
+  float milliseconds = 0;
+  cudaError_t status =
+      cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to));
+  *nanoseconds = status == cudaSuccess ? static_cast<double>(milliseconds) * 1e6 : NAN;
+  if (status == cudaErrorNotReady) return cudaGetLastError(), ZS_OK;
+  return check(status, error, "cudaEventElapsedTime");
+}
+
+void moment_release(void *moment) { give_back(timed_pool, moment); }
 
 int32_t take_report(Stream &stream, char *error) {
   Report &report = *stream.told;

@@ -27,7 +27,6 @@ const Description descriptions[kNumLibraries] = {
      "the package libnccl2, or pip's nvidia-nccl-cu13", "one device works; ranks exchange through host memory"},
     {"cudnn", "ZEROSHARD_CUDNN", {"libcudnn.so.9"}, {"nvidia/cudnn/lib", "nvidia/cu13/lib"},
      "the package libcudnn9-cuda-13, or pip's nvidia-cudnn-cu13", "nothing: attention has its own kernels"},
-    {"nvml", "ZEROSHARD_NVML", {"libnvidia-ml.so.1"}, {}, "the NVIDIA driver", "no clocks and power in reports"},
 };
 
 const char *variable(const char *name) {
@@ -112,11 +111,7 @@ std::string version_of(Library which, void *handle) {
     int v = get ? static_cast<int>(get()) : 0;
     return v ? number(v / 10000, v / 100 % 100, v % 100) : "";
   }
-  auto start = reinterpret_cast<int (*)()>(find("nvmlInit_v2"));
-  auto get = reinterpret_cast<int (*)(char *, unsigned)>(find("nvmlSystemGetNVMLVersion"));
-  char text[80] = "";
-  if (start && get && start() == 0) get(text, sizeof text);
-  return text;
+  return "";
 }
 
 Opened open_now(Library which) {
@@ -133,7 +128,7 @@ Opened open_now(Library which) {
   made.version = version_of(which, made.handle);
   Dl_info place;
   if (made.path.find('/') == std::string::npos) {
-    const char *known[] = {"cublasLtGetVersion", "ncclGetVersion", "cudnnGetVersion", "nvmlInit_v2"};
+    const char *known[] = {"cublasLtGetVersion", "ncclGetVersion", "cudnnGetVersion"};
     void *address = dlsym(made.handle, known[static_cast<int>(which)]);
     if (address && dladdr(address, &place) && place.dli_fname) made.path = place.dli_fname;
   }

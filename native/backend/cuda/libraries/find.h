@@ -1,4 +1,4 @@
-// Libraries of the system that are opened at first need: cuBLASLt, NCCL, cuDNN, NVML. Looked for, in this order, at
+// Libraries of the system that are opened at first need: cuBLASLt, NCCL, cuDNN. Looked for, in this order, at
 // the path of an environment variable, by name alone, in CUDA's folders, Conda's, and Python's packages.
 #pragma once
 #include <string>
@@ -7,8 +7,8 @@
 
 namespace zs::cuda {
 
-enum class Library { cublaslt, nccl, cudnn, nvml };
-inline constexpr int kNumLibraries = 4;
+enum class Library { cublaslt, nccl, cudnn };
+inline constexpr int kNumLibraries = 3;
 
 struct Opened {
   void *handle = nullptr;  // nullptr: not found
