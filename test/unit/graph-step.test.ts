@@ -79,7 +79,7 @@ async function same(t: Test, config: Config, steps: number, between?: Between, l
   const eager = await run(config, steps, between)
   const graphs = await run({ ...config, cuda_graphs: true }, steps, between)
   t.equal(eager.launched, 0)
-  t.equal(graphs.launched, launched, graphs.reason)
+  t.equal(graphs.launched, launched, graphs.reason ?? '')
   t.strictSame(graphs.figures, eager.figures)
   t.strictSame(graphs.state, eager.state)
   t.equal(alive(), before)
