@@ -191,6 +191,29 @@ void misuse_is_refused() {
   CHECK(contains(error_of([&] { without.graph_begin(); }).message, "no graphs"));
 }
 
+void constants_are_written_at_each_launch() {
+  {
+    World world;
+    zs::Runtime &r = world.runtime;
+    r.graph_begin();
+    int64_t x = allocate(r, kCount, kDevice, false);
+    Values given(kCount, 41);
+    r.write(static_cast<double>(x), given.data(), given.size() * 8, 2, true);
+    given.assign(kCount, 0);  // whose memory is the caller's again
+    run(r, ZS_OP_binary, 1, {world.storages[2], x, 0});
+    release(r, x);
+    int graph = r.graph_end(false);
+    uint64_t value = 3;
+    for (int i = 0; i < 3; i++) {
+      launch(r, graph);
+      value = mix(value, 41, 0);
+      CHECK(read(r, world.storages[2], kCount)[7] == value);
+    }
+    r.graph_drop(graph);
+  }
+  nothing_is_left();
+}
+
 void a_graph_keeps_its_memory_and_gives_it_back() {
   {
     World world;
@@ -278,6 +301,7 @@ void a_runtime_may_end_with_a_graph_or_a_capture() {
 int main() {
   misuse_is_refused();
   what_cannot_be_captured_says_so_and_nothing_is_lost();
+  constants_are_written_at_each_launch();
   a_graph_keeps_its_memory_and_gives_it_back();
   a_launch_equals_the_same_work_done_eagerly();
   a_device_that_fails_in_a_launch_is_told_at_the_next_read();

@@ -171,7 +171,7 @@ class Transformer extends Module {
 
   embed(ids: Tensor, part?: ops.SequencePart): Tensor {
     const tokens = ids.shape[1] as number
-    const positions = tensor(positionsOf(part, tokens), [tokens])
+    const positions = tensor(positionsOf(part, tokens), [tokens], { constant: true })
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }
 
