@@ -183,8 +183,8 @@ export interface Native {
   transfer(): number
   lastError(): { code: ErrorCode; message: string }
 
-  /** Copies now (bytes of `source` in the tensor's own dtype); ordered like an op on `stream`. */
-  write(handle: number, source: ArrayBufferView, stream: number): void
+  /** Copies now (bytes of `source` in the tensor's own dtype); ordered like an op on `stream`. `constant`: a graph that is captured writes the same at each launch. */
+  write(handle: number, source: ArrayBufferView, stream: number, constant?: boolean): void
   /** Resolves when `target` holds the tensor's bytes. */
   read(handle: number, target: ArrayBufferView, stream: number): Promise<void>
   readSync(handle: number, target: ArrayBufferView, stream: number): void

@@ -78,7 +78,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     const device = binding().native.device()
     if (device !== 'cuda') return `the device is the ${device}, which has no graphs`
     if (!this.#inTrainBatch) return 'forward(), backward() and step() are called one by one; use trainBatch()'
-    if (mesh.world.size > 1) return `collectives between ${mesh.world.size} ranks are not captured yet`
+    if (mesh.world.size > 1) return `collectives between ranks are not captured yet, and there are ${mesh.world.size}`
     if (zero.options.offload?.optimizer || zero.options.offload?.parameters)
       return 'offloaded states are updated by the host'
     if (trace.on)

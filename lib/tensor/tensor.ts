@@ -225,15 +225,18 @@ export class Tensor {
     binding().native.recategorize(this.handle, categories.indexOf(category))
   }
 
-  /** Uploads values; their element type must be this tensor's (Uint16Array for bf16 and f16, Uint8Array for 8-bit codes). */
-  write(values: NumericArray): this {
+  /**
+   * Uploads values; their element type must be this tensor's (Uint16Array for bf16 and f16, Uint8Array for 8-bit codes).
+   * `constant`: the same in every step, so that a captured step may do it, too.
+   */
+  write(values: NumericArray, { constant = false } = {}): this {
     if (values.length !== this.count || values.BYTES_PER_ELEMENT !== bytesPerElement[this.dtype]) {
       throw new ZeroshardError(
         'SHAPE',
         `[write] ${values.constructor.name} of ${values.length} does not fill ${this.describe()}`,
       )
     }
-    binding().native.write(this.handle, values, COMPUTE)
+    binding().native.write(this.handle, values, COMPUTE, constant)
     return this
   }
 
@@ -295,18 +298,24 @@ export function empty(shape: Shape, options: AllocateOptions = {}): Tensor {
 }
 
 /**
- * A tensor of given values; f32 from numbers unless the array says otherwise.
+ * A tensor of given values; f32 from numbers unless the array says otherwise. `constant`: the values are the same in
+ * every step, so that a model's forward that makes them can be captured (`cuda_graphs`).
  *
  * @example
  * tensor([1, 2, 3, 4], [2, 2]) // [1, 2, 3, 4]
  * tensor(Int32Array.of(5)).dtype // 'i32'
  */
-export function tensor(values: readonly number[] | NumericArray, shape?: Shape, options: AllocateOptions = {}): Tensor {
+export function tensor(
+  values: readonly number[] | NumericArray,
+  shape?: Shape,
+  options: AllocateOptions & { constant?: boolean } = {},
+): Tensor {
   const typed = Array.isArray(values)
     ? fromNumbers(values as number[], options.dtype ?? 'f32')
     : (values as NumericArray)
   const dtype = options.dtype ?? dtypeOfArray(typed)
-  return empty(shape ?? [typed.length], { ...options, dtype }).write(typed)
+  const { constant = false } = options
+  return empty(shape ?? [typed.length], { ...options, dtype }).write(typed, { constant })
 }
 
 function dtypeOfArray(values: NumericArray): DType {

@@ -26,16 +26,20 @@ struct LiveScalars {
 };
 
 struct Graph {
-  explicit Graph(const zs_graphs &table) : table(table) {}
+  explicit Graph(const zs_backend &backend) : backend(backend), table(*backend.graphs) {}
   ~Graph();  // no launch is under way
   Graph(const Graph &) = delete;
   Graph &operator=(const Graph &) = delete;
 
+  void *keep(const void *values, size_t bytes);  // in pinned memory, for each launch to read
+
+  const zs_backend &backend;
   const zs_graphs &table;
   void *native = nullptr;
   std::vector<std::unique_ptr<LiveCall>> calls;
   std::vector<Storage *> held;  // memory from outside, once for each
   Memory::Pool pool;            // and its own
+  std::vector<std::pair<void *, size_t>> constants;
 };
 
 }  // namespace zs

@@ -46,7 +46,8 @@ class Runtime {
   void collective(const double *packet);
   void transfer(const double *packet);  // to or from a swap file
 
-  void write(double handle, const void *source, size_t bytes, int stream);
+  // `constant`: a graph may write the same at each launch.
+  void write(double handle, const void *source, size_t bytes, int stream, bool constant = false);
   // `done` is called once, on a stream's thread, with the failure or nullptr; not at all if the
   // runtime ends first. The failure must then be handed to told(), on this thread.
   using Done = std::function<void(std::shared_ptr<Failure>)>;
@@ -92,6 +93,7 @@ class Runtime {
   uint64_t push_zeros(int stream, const Tensor &tensor, const Waits &waits);
   void run(const double *packet, bool live);
   uint64_t push_live(int stream, int op, Stream::KernelSlot call, zs_kernel kernel, const Waits &waits);
+  uint64_t push_constant(int stream, const Tensor &tensor, const void *source, size_t bytes, const Waits &waits);
   void refuse_in_capture(const char *what);
   void hold_in_capture(Storage *storage);
   void forget_past();

@@ -70,8 +70,8 @@ void Runtime::check_bytes(const Tensor &tensor, size_t bytes) const {
                               static_cast<long long>(tensor.bytes()))};
 }
 
-void Runtime::write(double handle, const void *source, size_t bytes, int index) {
-  refuse_in_capture("a write from the host");
+void Runtime::write(double handle, const void *source, size_t bytes, int index, bool constant) {
+  if (!constant) refuse_in_capture("a write from the host that is not said to be constant");
   Tensor &tensor = memory_.find(handle);
   check_bytes(tensor, bytes);
   if (bytes == 0) return;
@@ -84,6 +84,8 @@ void Runtime::write(double handle, const void *source, size_t bytes, int index) 
   }
   Waits waits;
   hazards.before_write(waits);
+  if (capture_ && tensor.storage->on_device)
+    return hazards.did_write(index, push_constant(index, tensor, source, bytes, waits));
   Stream &stream = this->stream(index);
   auto job = std::make_unique<WriteJob>(place_of(stream, tensor), tensor.range.data, source, bytes);
   hazards.did_write(index, stream.push_job(std::move(job), "write", waits));

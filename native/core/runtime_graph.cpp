@@ -3,6 +3,7 @@
 // wait goes to what the graph does not have. A launch is one task of the compute stream, after all that the other
 // streams have and before all that they get: the graph works on memory of theirs, too.
 #include <algorithm>
+#include <cstring>
 
 #include "graph.h"
 #include "runtime.h"
@@ -68,6 +69,19 @@ class EndJob : public Job {
   std::shared_ptr<Failure> *failure_;
 };
 
+class ConstantJob : public Job {
+ public:
+  ConstantJob(DeviceStream *device, void *target, const void *kept, size_t bytes)
+      : device_(device), target_(target), kept_(kept), bytes_(bytes) {}
+  void run() override { device_->copy(target_, kept_, bytes_, ZS_TO_DEVICE_PINNED); }
+
+ private:
+  DeviceStream *device_;
+  void *target_;
+  const void *kept_;
+  size_t bytes_;
+};
+
 class LiveJob : public Job {
  public:
   LiveJob(DeviceStream *device, const zs_graphs &table, LiveCall *live, const double *scalars)
@@ -118,6 +132,15 @@ Graph::~Graph() {
   for (const auto &call : calls)
     if (call->place) table.forget(call->place);
   if (native) table.destroy(native);
+  for (auto [data, bytes] : constants) backend.host_release(data, bytes);
+}
+
+void *Graph::keep(const void *values, size_t bytes) {
+  void *data = backend.host_allocate(bytes);
+  if (!data) throw Error{"OUT_OF_MEMORY", text("no pinned host memory of %zu bytes", bytes)};
+  constants.emplace_back(data, bytes);
+  memcpy(data, values, bytes);
+  return data;
 }
 
 void Runtime::graph_begin() {
@@ -127,7 +150,7 @@ void Runtime::graph_begin() {
   for (int s = 0; s <= (serial_ ? 0 : kCopyStream); s++) stream(s);
   synchronize_now(-1);
   forget_past();
-  capture_ = std::make_unique<Graph>(*backend_.graphs);
+  capture_ = std::make_unique<Graph>(backend_);
   memory_.open_pool();
   group_.capture.take_error();
   group_.capture.on.store(true);
@@ -180,6 +203,14 @@ void Runtime::refuse_in_capture(const char *what) {
   Error error{"UNSUPPORTED", text("%s cannot be part of a captured graph", what)};
   group_.capture.fail(error);
   throw error;
+}
+
+uint64_t Runtime::push_constant(int index, const Tensor &tensor, const void *source, size_t bytes, const Waits &waits) {
+  Stream &stream = this->stream(index);
+  void *kept = capture_->keep(source, bytes);
+  hold_in_capture(tensor.storage);
+  auto job = std::make_unique<ConstantJob>(stream.device(), tensor.range.data, kept, bytes);
+  return stream.push_job(std::move(job), "write", waits);
 }
 
 void Runtime::hold_in_capture(Storage *storage) {

@@ -250,14 +250,16 @@ void Stream::count(Task *task, const Job *job, uint64_t start, uint64_t end, std
   collect_times(kCollectAt);
 }
 
-// Names the operation, unless the message already does.
+// Names the operation, unless the message already does. What is captured is not under way on the device: whatever goes
+// wrong is this task's fault.
 void Stream::fail(const Task *task, const char *code, const char *message) {
   auto failure = std::make_shared<Failure>();
+  bool captures = group_->capture.on.load();
   failure->error.code = code;
   if (message[0] == '[') failure->error.message = message;
-  else if (device_ && failure->error.code == "DEVICE") failure->error.message = blame(message);
+  else if (device_ && failure->error.code == "DEVICE" && !captures) failure->error.message = blame(message);
   else failure->error.message = text("[%s] %s", task->name, message);
-  if (group_->capture.on.load()) group_->capture.fail(failure->error);
+  if (captures) group_->capture.fail(failure->error);
   set_poison(std::move(failure), task->sequence);
 }
 

@@ -112,7 +112,8 @@ napi_value write(Call &call) {
   double handle = number_of(call, call.arguments[0], "handle");
   Bytes source = bytes_of(call, call.arguments[1], "source");
   int stream = integer_of(call, call.arguments[2], 0, kNumStreams, "stream");
-  call.runtime().write(handle, source.data, source.size, stream);
+  bool constant = !is_undefined(call, call.arguments[3]) && boolean_of(call, call.arguments[3], "constant");
+  call.runtime().write(handle, source.data, source.size, stream, constant);
   return nullptr;
 }
 

@@ -79,7 +79,7 @@ async function same(t: Test, config: Config, steps: number, between?: Between, l
   const eager = await run(config, steps, between)
   const graphs = await run({ ...config, cuda_graphs: true }, steps, between)
   t.equal(eager.launched, 0)
-  t.equal(graphs.launched, launched, graphs.reason)
+  t.equal(graphs.launched, launched, graphs.reason ?? '')
   t.strictSame(graphs.figures, eager.figures)
   t.strictSame(graphs.state, eager.state)
   t.equal(alive(), before)
@@ -113,6 +113,24 @@ t.test('throws where a graph is used wrongly', options, async (t) => {
   x.dispose()
   global.gc?.()
   t.equal(JSON.parse(alive()).tensors <= JSON.parse(before).tensors + 1, true)
+})
+
+t.test('a constant is written at each launch', options, async (t) => {
+  const before = alive()
+  const y = empty([2])
+  const graph = Graph.capture(() => {
+    const x = tensor([4, 9], [2], { constant: true })
+    runOp('cast', [y], [x])
+    x.dispose()
+  })
+  for (let i = 0; i < 2; i++) {
+    y.write(Float32Array.of(0, 0))
+    graph.launch()
+    t.strictSame([...y.dataSync()], [4, 9])
+  }
+  graph.dispose()
+  y.dispose()
+  t.equal(alive(), before)
 })
 
 t.test('a live scalar is asked for at each launch', options, async (t) => {

@@ -180,7 +180,7 @@ class Transformer extends Module {
         'SHAPE',
         `a sequence of ${length} tokens, but n_positions is ${this.maxPositions}; shorten it, or build the model with more`,
       )
-    const positions = tensor(positionsOf(part, tokens), [tokens])
+    const positions = tensor(positionsOf(part, tokens), [tokens], { constant: true })
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }
 
