@@ -74,9 +74,45 @@ void Stream::settle(const Task *task, const Job *job) {
     device_->synchronize();
     settled = true;
   }
-  if (!settled) return;
-  launched_.settle();
-  group_->progress.finished[index_].store(task->sequence, std::memory_order_release);
+  if (settled) has_finished(task->sequence, launched_.count.load());
+}
+
+void Stream::has_finished(uint64_t sequence, uint64_t launched) {
+  launched_.settle(launched);
+  std::atomic<uint64_t> &finished = group_->progress.finished[index_];
+  uint64_t before = finished.load(std::memory_order_relaxed);
+  while (before < sequence && !finished.compare_exchange_weak(before, sequence, std::memory_order_release)) {
+  }
+}
+
+void Stream::when_done(After after) {
+  waiter_->push(device_->record(), [this, after = std::move(after), sequence = running_,
+                                    name = running_name_, launched = launched_.count.load()](const Error *error) {
+    std::shared_ptr<Failure> failure;
+    {
+      std::lock_guard guard(failure_lock_);
+      if (late_ && sequence < late_->run_again[index_].load()) failure = late_;  // which is not told yet
+    }
+    if (error && !failure) {
+      failure = make_failure(name, error->code.c_str(), error->message.c_str());
+      std::lock_guard guard(failure_lock_);
+      late_ = failure;
+      has_late_.store(true, std::memory_order_release);
+    }
+    has_finished(sequence, launched);
+    after(std::move(failure));
+  });
+}
+
+// A failure that was found while this thread went on: what was queued before the user is told is skipped from here on.
+void Stream::take_late_failure(const Task *task) {
+  std::shared_ptr<Failure> failure;
+  {
+    std::lock_guard guard(failure_lock_);
+    has_late_.store(false, std::memory_order_relaxed);
+    failure = late_;
+  }
+  if (!poisoned_ && task->sequence < failure->run_again[index_].load()) set_poison(std::move(failure), task->sequence);
 }
 
 // A device tells of a failure at some later call: it was one of what was queued since the last wait.
@@ -95,7 +131,7 @@ std::string Stream::blame(const char *message) {
       names += text("%s%s", names.empty() ? "" : ", ", newest.c_str());
     }
   }
-  launched_.settle();
+  launched_.settle(launched_.count.load());
   if (total == 1) return text("[%s] %s", newest.c_str(), message);
   return text("[device] %s; queued since the last wait, %llu in all, the newest: %s; ZEROSHARD_SERIAL=1 names the one",
               message, static_cast<unsigned long long>(total), names.c_str());

@@ -141,6 +141,7 @@ zs_backend make_table() {
   table.event_record = event_record;
   table.stream_wait = stream_wait;
   table.event_release = event_release;
+  table.event_wait = event_wait;
   table.stream_synchronize = stream_synchronize;
   table.synchronize = synchronize;
   table.copy = copy;

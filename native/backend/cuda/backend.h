@@ -35,6 +35,7 @@ void stream_destroy(zs_stream *stream);
 int32_t event_record(zs_stream *stream, void **event, char *error);
 int32_t stream_wait(zs_stream *stream, void *event, char *error);
 void event_release(void *event);
+int32_t event_wait(zs_stream *stream, void *event, char *error);
 int32_t stream_synchronize(zs_stream *stream, char *error);
 int32_t take_report(Stream &stream, char *error);
 int32_t copy(zs_stream *stream, void *target, const void *source, size_t bytes, int32_t direction, char *error);
