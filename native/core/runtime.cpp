@@ -194,6 +194,7 @@ void Runtime::collective(const double *packet) {
   if (output) output->storage->hazards.before_write(waits);
   if (input) input->storage->hazards.before_read(waits);
   uint64_t sequence = stream(index).push_job(std::move(job), kCollectiveNames[kind], waits);
+  stream(index).place_mark();  // others wait for this one alone, though the next may be queued before them
   if (input) input->storage->hazards.did_read(index, sequence);
   if (output) output->storage->hazards.did_write(index, sequence);
 }

@@ -12,6 +12,7 @@
 #pragma once
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -83,6 +84,8 @@ class Stream {
   // After a failure was told: what is queued from now on looks again at what it waits for, as a
   // skipped task may have hidden another failure.
   void forget_waits() { std::fill_n(waited_, kNumStreams, 0); }
+  // On a device, puts an event behind what is queued: who waits for it does not wait for what comes later.
+  void place_mark();
   void stop();  // after StreamGroup::stop is set
   DeviceStream *device() const { return device_.get(); }  // for its own tasks
   // For a job of this stream while it runs, on a device: `after` is called once all that was queued is done there, on
@@ -126,8 +129,11 @@ class Stream {
   // Owner's side.
   uint64_t last_ = 0;
   uint64_t waited_[kNumStreams] = {};  // what earlier tasks of this stream have waited for already
-  std::shared_ptr<Mark> mark_;         // the newest event behind this stream's tasks
-  uint64_t mark_sequence_ = 0;         // of the job that puts it there
+  struct Placed {
+    uint64_t sequence;  // of the job that puts it there
+    std::shared_ptr<Mark> mark;
+  };
+  std::deque<Placed> placed_;  // the newest events behind this stream's tasks, in order
   Task *reserved_ = nullptr;
   std::unique_ptr<char[]> ring_;
   std::thread thread_;

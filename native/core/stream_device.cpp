@@ -7,6 +7,8 @@ namespace zs {
 
 namespace {
 
+constexpr size_t kMarks = 32;
+
 // Puts an event behind what is queued, also on a poisoned stream: what was queued before the failure is
 // waited for by others.
 class MarkJob : public Job {
@@ -29,18 +31,25 @@ class MarkJob : public Job {
 
 }  // namespace
 
-// An event behind what the streams that the task waits for have been given so far, and nothing later.
+void Stream::place_mark() {
+  if (!device_ || (!placed_.empty() && placed_.back().sequence == last_)) return;
+  auto mark = std::make_shared<Mark>(device_->backend());
+  placed_.push_back({push_job(std::make_unique<MarkJob>(device_.get(), mark), "mark", {}), mark});
+  if (placed_.size() > kMarks) placed_.pop_front();
+}
+
+// The first event behind what the task waits for, of those that there are; else one behind what there is so far.
 void Stream::mark_peers(Task *task) {
   for (int s = 0; s < kNumStreams; s++) {
-    if (task->waits.sequence[s] == 0) continue;
+    uint64_t wanted = task->waits.sequence[s];
+    if (wanted == 0) continue;
     Stream &peer = *peers_[s];
-    if (peer.mark_sequence_ != peer.last_) {
-      peer.mark_ = std::make_shared<Mark>(device_->backend());
-      peer.mark_sequence_ = peer.push_job(std::make_unique<MarkJob>(peer.device(), peer.mark_), "mark", {});
-    }
+    if (peer.placed_.empty() || peer.placed_.back().sequence < wanted) peer.place_mark();
+    auto found = std::find_if(peer.placed_.begin(), peer.placed_.end(),
+                              [wanted](const Placed &placed) { return placed.sequence >= wanted; });
     if (!task->marks) task->marks = new Marks;
-    task->marks->mark[s] = peer.mark_;
-    task->marks->sequence[s] = peer.mark_sequence_;
+    task->marks->mark[s] = found->mark;
+    task->marks->sequence[s] = found->sequence;
   }
 }
 

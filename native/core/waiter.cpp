@@ -59,10 +59,12 @@ void Waiter::loop() {
   for (;;) {
     moved_.wait(guard, [this] { return stop_ || !items_.empty(); });
     if (stop_) return;
-    Item item = std::move(items_.front());
-    items_.pop_front();
-    guard.unlock();
-    wait(item);
+    {
+      Item item = std::move(items_.front());  // ends without the lock: it may give memory back
+      items_.pop_front();
+      guard.unlock();
+      wait(item);
+    }
     guard.lock();
   }
 }

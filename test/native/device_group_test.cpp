@@ -230,7 +230,7 @@ int32_t slow_fill(zs_call *call) {
   return ZS_OK;
 }
 
-// As lib/parallel/tensor/linear.ts does it: memory of its own for each piece, freed at once.
+// As lib/parallel/tensor/linear.ts does it: memory of its own for each piece, freed when the next has its own.
 void a_chunk_is_summed_while_the_next_is_computed() {
   kernels[ZS_OP_affine] = slow_fill;
   network.exchange_microseconds = 8000;
@@ -239,15 +239,18 @@ void a_chunk_is_summed_while_the_next_is_computed() {
   World(2).run(20, [](zs::Runtime &runtime, int rank) {
     int64_t whole = allocate_shared(runtime, kChunks * kCount);
     runtime.synchronize_now(-1);
+    int64_t before = 0;
     for (int chunk = 0; chunk < kChunks; chunk++) {
       int64_t piece = allocate_shared(runtime, kCount);
+      if (before) release(runtime, before);
+      before = piece;
       double slow[] = {ZS_OP_affine, 0, static_cast<double>(piece), 0, static_cast<double>(chunk + rank),
                        static_cast<double>(rank)};
       runtime.run(slow);
       double view[] = {static_cast<double>(whole), static_cast<double>(chunk * kCount), ZS_F32, 1, kCount};
       int64_t into = runtime.view(view);
       collective(runtime, Collective::all_reduce, 0, into, piece, 0);
-      for (int64_t handle : {piece, into}) release(runtime, handle);
+      release(runtime, into);
     }
     std::vector<float> got = read(runtime, whole, kChunks * kCount);
     for (int64_t i = 0; i < kChunks * kCount; i++)
@@ -258,7 +261,7 @@ void a_chunk_is_summed_while_the_next_is_computed() {
   for (auto &one : network.exchanges)
     beside += std::any_of(computed.begin(), computed.end(),
                           [&](auto &other) { return one.first < other.second && other.first < one.second; });
-  CHECK(network.exchanges.size() == kChunks && beside >= kChunks - 3);
+  CHECK(network.exchanges.size() == kChunks && beside >= kChunks - 2);
 }
 
 }  // namespace

@@ -188,16 +188,20 @@ function summedLinear(x: Tensor, weight: Tensor, region: Region, inFirst: boolea
       group.allReduce(y)
       return
     }
+    let before: Tensor | undefined
     for (let index = 0; index < numPieces; index++) {
       const [start, end] = unevenPart(rows, numPieces, index)
       const m = end - start
-      // Memory of its own: work on one storage is in order.
+      // Memory of its own, also apart from the last one's, whose sum is under way: work on one storage is in order.
       const piece = empty([m, n], { dtype: x.dtype, shared: true })
+      before?.dispose()
+      before = piece
       const [a, into] = [x.view([m, k], start * k), y.view([m, n], start * n)]
       product(piece, a, weight, { m, n, k, transB: !inFirst })
       group.allReduce(piece, { output: into })
-      for (const tensor of [piece, a, into]) tensor.dispose()
+      for (const tensor of [a, into]) tensor.dispose()
     }
+    before?.dispose()
   }
   return ops.linear(x, weight, undefined, { inFirst, output: { y, compute } })
 }
@@ -211,8 +215,11 @@ function scatteredLinear(x: Tensor, weight: Tensor, region: Region, inFirst: boo
   const shard = empty([samples, part, n], { dtype: x.dtype })
   const blocks = new ShardBlocks(samples, part, group.size, chunks)
   const { rows: m } = blocks
+  let before: Tensor | undefined // whose sum is under way
   for (const { first, count } of blocks.pieces) {
     const sums = empty([group.size, count * m, n], { dtype: x.dtype, shared: true })
+    before?.dispose()
+    before = sums
     for (let rank = 0; rank < group.size; rank++) {
       for (let block = 0; block < count; block++) {
         const a = x.view([m, k], blocks.inWhole(first + block, rank) * k)
@@ -225,8 +232,8 @@ function scatteredLinear(x: Tensor, weight: Tensor, region: Region, inFirst: boo
     const own = shard.view([count * m, n], blocks.inShard(first) * n)
     group.reduceScatter(own, sums)
     own.dispose()
-    sums.dispose()
   }
+  before?.dispose()
   record('rowLinear', [shard], [x, weight], [x, weight], ([dy], context) => {
     if (!dy) return []
     const pieces = new GatheredPieces(dy, group, chunks)
