@@ -95,6 +95,8 @@ void explain(cudaError_t status, int driver, char *error, size_t size) {
 
 bool open_device(int device, char *error, size_t size) {
   std::lock_guard guard(open_lock);
+  // A queue of the hardware for each stream: behind another's message in one queue, a message would wait for ever.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
   int driver = 0, count = 0;
   cudaDriverGetVersion(&driver);
   cudaError_t status = cudaGetDeviceCount(&count);

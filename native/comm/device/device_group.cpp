@@ -214,9 +214,12 @@ bool DeviceGroup::link(int group, int from, int to) {
       Link::Ends{host_.get(), &backend_, host_group, sends ? 1 : 0, sends,
                  "messages from rank " + std::to_string(source) + " to rank " + std::to_string(target)},
       make_pair(host_group, sends), [this](const CommError &error) { give_up(error); });
-  made->connect();
-  std::lock_guard guard(lock_);
-  links_[key] = std::move(made);
+  Link *link = made.get();
+  {
+    std::lock_guard guard(lock_);
+    links_[key] = std::move(made);  // so that the watcher sees the first message, too
+  }
+  link->connect();
   return true;
 }
 
