@@ -12,7 +12,7 @@ export const dtypes = ['f32', 'bf16', 'f16', 'i32', 'u8', 'i64', 'f8e4m3', 'f8e5
 /** What memory is for; `memoryStats` counts each apart. */
 export const categories = ['parameters', 'gradients', 'optimizer', 'activations', 'buffers', 'host'] as const
 /** The streams of a device: each runs in order, hazards between them are the runtime's business. */
-export const streams = ['compute', 'communication', 'copy', 'disk'] as const
+export const streams = ['compute', 'communication', 'copy', 'disk', 'messages'] as const
 /** Element-wise sums of collectives are in f32, in rank order (i64: exact). */
 export const collectiveKinds = [
   'barrier',
@@ -230,6 +230,16 @@ export interface Native {
   commConnect(facts: string[]): void
   /** A sub-group (all its members call it, with the same ranks in the same order) → group id. */
   commGroup(ranks: number[]): number
+  /**
+   * Messages from one rank of the group to another go between their devices from now on, where they can (→ true). Both
+   * call it, in one order with all other links and groups of theirs.
+   */
+  commLink(group: number, from: number, to: number): boolean
+  /**
+   * The tensor's memory, alike on all ranks of the group, becomes known to all of them (→ true), where
+   * ZEROSHARD_NCCL_BUFFERS asks for it. All call it; the memory stays until commDestroy.
+   */
+  commWindow(group: number, handle: number): boolean
   /** Makes every pending and later collective of this rank fail with this error. */
   commAbort(code: ErrorCode, message: string): void
   commDestroy(): void

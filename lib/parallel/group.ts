@@ -4,7 +4,7 @@
 import type { ErrorCode } from '../binding/errors.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { binding, collectiveKinds, throwNative } from '../binding/native.js'
-import { COMMUNICATION, COPY, runOp, type Tensor } from '../tensor/tensor.js'
+import { COMMUNICATION, MESSAGES, runOp, type Tensor } from '../tensor/tensor.js'
 
 type Kind = (typeof collectiveKinds)[number]
 
@@ -67,6 +67,19 @@ export class ProcessGroup {
     return this.size === 1 ? this : new ProcessGroup(binding().native.commGroup([...this.ranks]), this.ranks, this.rank)
   }
 
+  /**
+   * Messages from one of its ranks to another go between their devices from now on, where they can, instead of through
+   * the host. Both call it, in one order with all other links and groups of theirs.
+   */
+  link(from: number, to: number): void {
+    if (this.size > 1) binding().native.commLink(this.id, from, to)
+  }
+
+  /** A buffer that lives as long as this group, alike on all ranks: they may exchange it without copies. Collective. */
+  register(tensor: Tensor): void {
+    if (this.size > 1) binding().native.commWindow(this.id, tensor.handle)
+  }
+
   /** Sum (or mean) over the ranks, in place or in `output`, in rank order in f32. */
   allReduce(tensor: Tensor, { output = tensor, ...options }: CallOptions & { output?: Tensor } = {}): Tensor {
     this.#expect('allReduce', output, tensor.count)
@@ -111,9 +124,9 @@ export class ProcessGroup {
     this.#call('send', undefined, tensor, peer, { tag })
   }
 
-  /** From rank `peer`, in the order of its sends. On the copy stream: what is sent or reduced does not wait for it. */
+  /** From rank `peer`, in the order of its sends. On a stream of its own: what is sent or reduced does not wait for it. */
   recv(tensor: Tensor, peer: number, tag = 0): Tensor {
-    this.#call('recv', tensor, undefined, peer, { tag, stream: COPY })
+    this.#call('recv', tensor, undefined, peer, { tag, stream: MESSAGES })
     return tensor
   }
 

@@ -33,6 +33,8 @@ export const COMPUTE = 0
 export const COMMUNICATION = 1
 export const COPY = 2
 export const DISK = 3
+/** Receives, which wait for their senders. */
+export const MESSAGES = 4
 
 /** Number of elements of a shape. */
 export const countOf = (shape: Shape): number => shape.reduce((product, size) => product * size, 1)

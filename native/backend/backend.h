@@ -108,6 +108,9 @@ typedef struct {
   int32_t (*event_record)(zs_stream *stream, void **event, char *error);
   int32_t (*stream_wait)(zs_stream *stream, void *event, char *error); /* queued from now on: after the event */
   void (*event_release)(void *event);
+  /* Returns when the event has passed; tells what stream_synchronize() of its stream would. Beside the thread that uses
+   * the stream. */
+  int32_t (*event_wait)(zs_stream *stream, void *event, char *error);
   /* Returns when all that is queued is done. Tells what kernels found wrong with their data, and what went
    * wrong on the device since the last call; "[op] ..." where the op is known. */
   int32_t (*stream_synchronize)(zs_stream *stream, char *error);

@@ -38,6 +38,16 @@ struct zs_collectives {
   int32_t (*watch)(void *communicator, double *seconds, char *error);
   void (*abort)(void *communicator);   /* what is under way ends, unfinished; then destroy() */
   void (*destroy)(void *communicator);
+  /* Communicators made from now on leave copies to the device's copy engines where they can; ZS_UNSUPPORTED where the
+   * library cannot. */
+  int32_t (*use_copy_engines)(char *error);
+  /* Memory that communicators may be told of, to exchange what lies there without copies of their own. */
+  void *(*allocate)(size_t bytes); /* NULL where there is none left, or the library has no such memory */
+  void (*release)(void *data, size_t bytes);
+  /* `symmetric`: all ranks call it together, each with as many bytes, nothing under way; ranges of it then take part
+   * in an exchange at the same place on all ranks. Else one rank alone may call it. */
+  int32_t (*add_memory)(void *communicator, void *data, size_t bytes, int32_t symmetric, void **handle, char *error);
+  void (*drop_memory)(void *communicator, void *handle, int32_t symmetric);
 };
 
 #ifdef __cplusplus

@@ -44,10 +44,16 @@ class ProcessGroup {
   virtual void connect(const std::vector<std::string> &facts) = 0;   // throws CommError
   virtual int group(const std::vector<int> &ranks) = 0;              // throws CommError
   virtual void run(const CollectiveCall &call) = 0;                  // throws CommError
+  // Messages from one rank of a group to another go between their devices from now on. Both call it, in one order with
+  // all other links and groups of theirs. False: they go as they did, which `note` explains. Throws CommError.
+  virtual bool link(int group, int from, int to) { return (void)group, (void)from, (void)to, false; }
   // Throws CommError where the job has failed; `waiting`: or where a rank's process has ended. Any thread.
   virtual void check(bool waiting) { (void)waiting; }
   virtual bool takes(const CollectiveCall &) const { return false; }  // as it is, with buffers on the device
   virtual std::string note() const { return ""; }  // why something slower is used; empty: nothing is
+  // A range of arena memory that all members of a group have alike, and give to its collectives at the same places: all
+  // call it, nothing under way; the memory stays until the group is destroyed. False: nothing was done.
+  virtual bool window(int group, void *data, size_t bytes) { return (void)group, (void)data, (void)bytes, false; }
   virtual void abort(const CommError &error) = 0;                    // any thread; wakes waiting calls
 };
 

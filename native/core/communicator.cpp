@@ -6,6 +6,7 @@
 #include "../comm/device/device_group.h"
 #include "dtype.h"
 #include "memory.h"
+#include "staged.h"
 
 namespace zs {
 
@@ -85,21 +86,10 @@ void Communicator::State::exchange(const CollectiveCall &given, int size, size_t
       call.stream = &place.device->stream();
       return transport->run(call);
     }
-    size_t all = bytes * static_cast<size_t>(size);
-    bool gathers = call.kind == Collective::all_gather || call.kind == Collective::all_to_all;
-    bool scatters = call.kind == Collective::reduce_scatter || call.kind == Collective::all_to_all;
-    bool in_place = call.input == call.output;
-    Staging staging(place.device);
-    int output = staging.add(call.output, call.output ? gathers ? all : bytes : 0, place.output,
-                             in_place ? Staging::in_out : Staging::out);
-    int input = staging.add(call.input, call.input ? scatters ? all : bytes : 0, in_place ? place.output : place.input,
-                            Staging::in);
-    staging.fetch();
-    call.output = staging.at(output);
-    call.input = staging.at(input);
-    if (size > 1) transport->run(call);
-    else if (bytes > 0 && call.output != call.input) memmove(call.output, call.input, bytes);
-    staging.store();
+    bool message = call.kind == Collective::send || call.kind == Collective::recv;
+    if (size > 1 && message && transport->takes(call))
+      throw Error{"UNSUPPORTED", "messages between these ranks go from device to device, the tensor lies in host memory"};
+    run_staged(size > 1 ? transport.get() : nullptr, call, size, bytes, place);
   } catch (const CommError &error) {
     throw from(error);
   }
@@ -168,6 +158,31 @@ int Communicator::group(const std::vector<int> &ranks) {
   }
   groups_.push_back(made);
   return static_cast<int>(groups_.size()) - 1;
+}
+
+bool Communicator::link(int group, int from, int to) {
+  const Group &members = groups_[read_index(group, static_cast<int>(groups_.size()), "group")];
+  read_index(from, members.size, "sender");
+  read_index(to, members.size, "receiver");
+  if (from == to || (from != members.rank && to != members.rank))
+    throw Error{"ARGUMENT", text("rank %d of the group has no part in messages from %d to %d", members.rank, from, to)};
+  if (!connected_) throw Error{"ARGUMENT", "the process group is not connected yet"};
+  try {
+    return state_->transport->link(members.transport_id, from, to);
+  } catch (const CommError &error) {
+    throw ::zs::from(error);
+  }
+}
+
+bool Communicator::window(int group, void *data, size_t bytes) {
+  const Group &members = groups_[read_index(group, static_cast<int>(groups_.size()), "group")];
+  if (members.size == 1) return false;
+  if (!connected_) throw Error{"ARGUMENT", "the process group is not connected yet"};
+  try {
+    return state_->transport->window(members.transport_id, data, bytes);
+  } catch (const CommError &error) {
+    throw from(error);
+  }
 }
 
 void Communicator::abort(const Error &error) {

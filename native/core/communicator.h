@@ -37,6 +37,8 @@ class Communicator {
                      const DeviceTransport &device);
   void connect(const std::vector<std::string> &facts);
   int group(const std::vector<int> &ranks);
+  bool link(int group, int from, int to);  // ProcessGroup::link
+  bool window(int group, void *data, size_t bytes);  // ProcessGroup::window
   void abort(const Error &error);
   void destroy();
   std::shared_ptr<ProcessGroup> transport() const { return state_ ? state_->transport : nullptr; }

@@ -29,7 +29,7 @@ const char *status_code(int32_t status) {
 }
 
 DeviceStream::DeviceStream(const zs_backend &backend, bool high_priority, Lost *lost)
-    : backend_(backend), lost_(lost) {
+    : backend_(backend), lost_(lost), high_priority_(high_priority) {
   char error[ZS_ERROR_BYTES] = "";
   check(backend_.stream_create(high_priority, &stream_, error), error);
 }
@@ -67,6 +67,16 @@ void DeviceStream::synchronize() {
   lost_->check();
 }
 
+void DeviceStream::settle_quietly() {
+  char error[ZS_ERROR_BYTES];
+  backend_.stream_synchronize(&stream_, error);
+}
+
+DeviceStream &DeviceStream::aside() {
+  if (!aside_) aside_ = std::make_unique<DeviceStream>(backend_, high_priority_, lost_);
+  return *aside_;
+}
+
 void *DeviceStream::record() {
   char error[ZS_ERROR_BYTES] = "";
   void *event = nullptr;
@@ -84,6 +94,13 @@ Moment DeviceStream::moment() {
   void *made = nullptr;
   check(backend_.moment_record(&stream_, &made, error), error);
   return {backend_, made};
+}
+
+void DeviceStream::wait_on_host(void *event) {
+  char error[ZS_ERROR_BYTES] = "";
+  zs_stream stream = stream_;
+  check(backend_.event_wait(&stream, event, error), error);
+  lost_->check();
 }
 
 char *DeviceStream::scratch(size_t bytes) {

@@ -3,6 +3,7 @@
 #pragma once
 #include <atomic>
 #include <cstddef>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -44,12 +45,15 @@ class DeviceStream {
   void copy(void *target, const void *source, size_t bytes, zs_direction direction);
   void zero(void *target, size_t bytes);
   void synchronize();
+  void settle_quietly();  // where a failure is being told already
+  DeviceStream &aside();  // another stream, for copies beside this one's work; the same thread's
   void *record();  // an event; event_release() is the caller's
   void wait(void *event);
   // While a graph is captured: what cannot be part of one throws, saying so. Called by this stream's tasks.
   void capture(bool on) { capturing_ = on; }
   bool capturing() const { return capturing_; }
   class Moment moment();  // the stream's place now
+  void wait_on_host(void *event);  // beside the thread that uses the stream
   // Pinned host memory, one piece that grows: whoever takes it synchronises before the next does.
   char *scratch(size_t bytes);
   const zs_backend &backend() const { return backend_; }
@@ -59,8 +63,10 @@ class DeviceStream {
 
   const zs_backend &backend_;
   Lost *const lost_;
+  const bool high_priority_;
   zs_stream stream_ = {};
   bool capturing_ = false;
+  std::unique_ptr<DeviceStream> aside_;
   char *scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
 };
@@ -109,7 +115,12 @@ struct Launched {
     names[at % kKept].store(name, std::memory_order_relaxed);
     count.store(at + 1, std::memory_order_release);
   }
-  void settle() { settled.store(count.load(std::memory_order_relaxed), std::memory_order_release); }
+  // All up to the `end`th is known to be done.
+  void settle(uint64_t end) {
+    uint64_t before = settled.load(std::memory_order_relaxed);
+    while (before < end && !settled.compare_exchange_weak(before, end, std::memory_order_release)) {
+    }
+  }
 };
 
 }  // namespace zs

@@ -8,10 +8,11 @@
 
 namespace zs {
 
-inline constexpr int kNumStreams = 4;
+inline constexpr int kNumStreams = 5;
 inline constexpr int kCopyStream = 2;
-inline constexpr int kDiskStream = 3;
-inline constexpr const char *kStreamNames[kNumStreams] = {"compute", "communication", "copy", "disk"};
+inline constexpr int kDiskStream = 3;  // 4, messages: receives, which wait for their senders
+inline constexpr const char *kStreamNames[kNumStreams] = {"compute", "communication", "copy", "disk",
+                                                              "messages"};
 
 // For each stream: the task that must be done first (0: none).
 struct Waits {

@@ -147,7 +147,7 @@ void Memory::release_old(const Old &old) {
 // Cached memory that no request fits goes back to the system before the answer is "none left". A full
 // arena is no error: its tensors work anywhere, peers only read them with one more copy.
 Block *Memory::allocate_block(size_t bytes, int category, bool shared, Allocator **from) {
-  if (shared && arena_) {
+  if (shared && arena_ && !(host_ && category == kHost)) {
     *from = arena_;
     if (Block *block = arena_->allocate(bytes)) return block;
   }

@@ -22,6 +22,7 @@ constexpr bool ops_fit() {
 }
 static_assert(ops_fit());
 
+constexpr int64_t kLeastWindow = 1 << 20;  // bytes
 constexpr int64_t kCopyGrain = 256 << 10;  // bytes; below it more threads do not help
 constexpr zs_tensor kAbsent = {nullptr, 0, {}, 0, -1};
 
@@ -210,6 +211,7 @@ void Runtime::collective(const double *packet) {
   if (output) output->storage->hazards.before_write(waits);
   if (input) input->storage->hazards.before_read(waits);
   uint64_t sequence = stream(index).push_job(std::move(job), kCollectiveNames[kind], waits);
+  stream(index).place_mark();  // others wait for this one alone, though the next may be queued before them
   if (input) input->storage->hazards.did_read(index, sequence);
   if (output) output->storage->hazards.did_write(index, sequence);
 }
@@ -244,7 +246,7 @@ std::string Runtime::comm_create(int rank, int world_size, const std::string &jo
     device = {&backend_, info.uuid, [this](const CommError &why) { lost_.tell({why.code, why.message}); }};
   }
   std::string facts = communicator_.create(rank, world_size, job_id, timeout, device);
-  if (!on_device()) memory_.set_arena(communicator_.transport());
+  if (!on_device() || device.backend) memory_.set_arena(communicator_.transport());
   return facts;
 }
 
@@ -256,10 +258,33 @@ int Runtime::comm_group(const std::vector<int> &ranks) {
   return communicator_.group(ranks);
 }
 
+bool Runtime::comm_link(int group, int from, int to) {
+  if (on_device()) drain();
+  return communicator_.link(group, from, to);
+}
+
+// Small ones gain nothing, and share pages with others.
+bool Runtime::comm_window(int group, double handle) {
+  const Tensor &tensor = memory_.find(handle);
+  if (!on_device() || tensor.bytes() < kLeastWindow) return false;
+  drain();
+  void *data = tensor.range.data;
+  Shape shape{1, {tensor.range.count}, tensor.range.count};
+  int64_t view = memory_.view(static_cast<int64_t>(handle), 0, tensor.range.dtype, shape);
+  if (communicator_.window(group, data, static_cast<size_t>(memory_.find(static_cast<double>(view)).bytes()))) {
+    windows_.push_back(view);
+    return true;
+  }
+  memory_.free(view);
+  return false;
+}
+
 void Runtime::comm_destroy() {
   if (capture_) graph_end(true);
   drain();
   communicator_.destroy();
+  for (int64_t view : windows_) memory_.free(view);
+  windows_.clear();
   lost_.is.store(false);
   memory_.set_arena(nullptr);
 }

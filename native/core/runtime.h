@@ -48,7 +48,7 @@ class Runtime {
 
   // `constant`: a graph may write the same at each launch.
   void write(double handle, const void *source, size_t bytes, int stream, bool constant = false);
-  // `done` is called once, on a stream's thread, with the failure or nullptr; not at all if the
+  // `done` is called once, on another thread, with the failure or nullptr; not at all if the
   // runtime ends first. The failure must then be handed to told(), on this thread.
   using Done = std::function<void(std::shared_ptr<Failure>)>;
   void read(double handle, void *target, size_t bytes, int stream, Done done);
@@ -80,6 +80,8 @@ class Runtime {
 
   std::string comm_create(int rank, int world_size, const std::string &job_id, double timeout);
   int comm_group(const std::vector<int> &ranks);
+  bool comm_link(int group, int from, int to);
+  bool comm_window(int group, double handle);
   Communicator &communicator() { return communicator_; }
   void comm_destroy();
 
@@ -108,6 +110,7 @@ class Runtime {
   StreamGroup group_;
   Lost lost_;
   Communicator communicator_;
+  std::vector<int64_t> windows_;  // views that keep their memory
   Memory memory_;
   int threads_ = 0;
   bool serial_ = false;

@@ -1,5 +1,7 @@
 // The runtime's traffic with the host: writes, reads, waits, and who is told of failures.
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
 
 #include "runtime.h"
 
@@ -34,16 +36,19 @@ class WriteJob : public Job {
   size_t bytes_;
 };
 
-// Copies (nothing, for a synchronisation), then tells.
+// Copies (nothing, for a synchronisation), then tells. On a device others wait for that, so that the stream goes on.
 class ReadJob : public Job {
  public:
-  ReadJob(Place place, void *target, const void *source, size_t bytes, Runtime::Done done)
-      : place_(place), target_(target), source_(source), bytes_(bytes), done_(std::move(done)) {}
+  ReadJob(Stream &stream, bool on_device, void *target, const void *source, size_t bytes, Runtime::Done done)
+      : stream_(stream), on_device_(on_device), target_(target), source_(source), bytes_(bytes), done_(std::move(done)) {}
   void run() override {
-    if (place_.on_device && bytes_ > 0) {
-      place_.device->copy(target_, source_, bytes_, ZS_TO_HOST);
+    DeviceStream *device = stream_.device();
+    if (device && (bytes_ == 0 || (on_device_ && bytes_ <= kMostBeside))) return read_beside(*device);
+    settled_ = device;
+    if (device && on_device_) {
+      device->copy(target_, source_, bytes_, ZS_TO_HOST);
     } else {
-      if (place_.device) place_.device->synchronize();
+      if (device) device->synchronize();
       if (bytes_ > 0) memcpy(target_, source_, bytes_);
     }
     done_(nullptr);
@@ -52,14 +57,51 @@ class ReadJob : public Job {
     if (failure) done_(failure);
   }
   bool is_work() const override { return bytes_ > 0; }
-  bool settles() const override { return place_.device; }
+  bool settles() const override { return settled_; }
 
  private:
-  Place place_;
+  static constexpr size_t kMostBeside = size_t{8} << 20;
+
+  void read_beside(DeviceStream &device) {
+    std::shared_ptr<char> pinned;
+    if (bytes_ > 0) {
+      pinned = {stream_.waiter().take(bytes_), [&waiter = stream_.waiter()](char *data) { waiter.give_back(data); }};
+      device.copy(pinned.get(), source_, bytes_, ZS_TO_HOST_PINNED);
+    }
+    stream_.when_done([pinned, target = target_, bytes = bytes_, done = done_](std::shared_ptr<Failure> failure) {
+      if (pinned && !failure) memcpy(target, pinned.get(), bytes);
+      done(std::move(failure));
+    });
+  }
+  Stream &stream_;
+  bool on_device_;
   void *target_;
   const void *source_;
   size_t bytes_;
   Runtime::Done done_;
+  bool settled_ = false;
+};
+
+// For a thread that waits for Done.
+struct Told {
+  std::mutex lock;
+  std::condition_variable moved;
+  bool is = false;
+  std::shared_ptr<Failure> failure;
+
+  static Runtime::Done done(const std::shared_ptr<Told> &told) {
+    return [told](std::shared_ptr<Failure> found) {
+      std::lock_guard guard(told->lock);
+      told->failure = std::move(found);
+      told->is = true;
+      told->moved.notify_one();
+    };
+  }
+  std::shared_ptr<Failure> wait() {
+    std::unique_lock guard(lock);
+    moved.wait(guard, [this] { return is; });
+    return failure;
+  }
 };
 
 }  // namespace
@@ -99,7 +141,8 @@ void Runtime::read(double handle, void *target, size_t bytes, int index, Done do
   Waits waits;
   tensor.storage->hazards.before_read(waits);
   Stream &stream = this->stream(index);
-  auto job = std::make_unique<ReadJob>(place_of(stream, tensor), target, tensor.range.data, bytes, std::move(done));
+  auto job = std::make_unique<ReadJob>(stream, tensor.storage->on_device, target, tensor.range.data, bytes,
+                                       std::move(done));
   uint64_t sequence = stream.push_job(std::move(job), "read", waits);
   tensor.storage->hazards.did_read(index, sequence);
 }
@@ -111,34 +154,35 @@ int Runtime::synchronize(int index, Done done) {
   for (int s = 0; s < kNumStreams; s++) {
     if (index >= 0 ? s != index : !streams_[s] && s != 0) continue;
     Stream &one = stream(s);
-    one.push_job(std::make_unique<ReadJob>(Place{one.device(), false}, nullptr, nullptr, 0, done), "synchronize", {});
+    one.push_job(std::make_unique<ReadJob>(one, false, nullptr, nullptr, 0, done), "synchronize", {});
     count++;
   }
   return count;
 }
 
 void Runtime::read_now(double handle, void *target, size_t bytes, int index) {
-  std::shared_ptr<Failure> failure;
-  read(handle, target, bytes, index,
-       [&failure](std::shared_ptr<Failure> found) { failure = std::move(found); });
+  auto told = std::make_shared<Told>();
+  read(handle, target, bytes, index, Told::done(told));
   if (serial_) index = 0;
   group_.wait(index, streams_[index]->last());
-  if (failure) rethrow(*failure);
+  if (auto failure = told->wait()) rethrow(*failure);
 }
 
 void Runtime::synchronize_now(int index) {
-  std::shared_ptr<Failure> failures[kNumStreams];
+  std::shared_ptr<Told> all[kNumStreams];
   if (serial_) index = 0;
   for (int s = 0; s < kNumStreams; s++) {
     if (index >= 0 ? s != index : !streams_[s]) continue;
-    synchronize(s, [&failures, s](std::shared_ptr<Failure> found) { failures[s] = found; });
+    all[s] = std::make_shared<Told>();
+    synchronize(s, Told::done(all[s]));
   }
   for (int s = 0; s < kNumStreams; s++)
     if ((index < 0 || s == index) && streams_[s]) group_.wait(s, streams_[s]->last());
-  Failure *first = nullptr;
-  for (auto &failure : failures) {
+  std::shared_ptr<Failure> first;
+  for (auto &one : all) {
+    auto failure = one ? one->wait() : nullptr;
     if (!failure) continue;
-    if (!first) first = failure.get();
+    if (!first) first = failure;
     told(*failure);
   }
   if (first) rethrow(*first);

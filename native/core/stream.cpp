@@ -67,7 +67,10 @@ Stream::Stream(int index, StreamGroup *group, Stream *const *peers, std::unique_
       ring_(new char[kRing + kTaskAlign + sizeof(Task)]),
       device_(std::move(device)),
       serial_(serial) {
-  if (device_) group_->launched[index_].store(&launched_);
+  if (device_) {
+    group_->launched[index_].store(&launched_);
+    waiter_ = std::make_unique<Waiter>(*device_);
+  }
   thread_ = std::thread([this] { loop(); });
 }
 
@@ -84,6 +87,7 @@ void Stream::stop() {
     group_->moved.notify_all();
   }
   thread_.join();
+  if (waiter_) waiter_->stop();
 }
 
 // A record of this size at the head of the ring; waits while there is no place.
@@ -195,6 +199,9 @@ bool Stream::next() {
 // Even a task that is skipped waits first: those that wait for it rely on what it waited for.
 void Stream::execute(Task *task) {
   is_poisoned(task->sequence);  // a failure that was told ends here, before a new one is inherited
+  if (has_late_.load(std::memory_order_acquire)) take_late_failure(task);
+  running_ = task->sequence;
+  running_name_ = task->name;
   std::unique_ptr<Marks> marks(task->marks);
   bool stopped = !wait_for_others(task) || group_->stop.load(std::memory_order_relaxed);
   std::unique_ptr<Job> job(task->job);
@@ -250,16 +257,21 @@ void Stream::count(Task *task, const Job *job, uint64_t start, uint64_t end, std
   collect_times(kCollectAt);
 }
 
-// Names the operation, unless the message already does. What is captured is not under way on the device: whatever goes
-// wrong is this task's fault.
-void Stream::fail(const Task *task, const char *code, const char *message) {
+// Names the operation, unless the message already does.
+std::shared_ptr<Failure> Stream::make_failure(const char *name, const char *code, const char *message) {
   auto failure = std::make_shared<Failure>();
   bool captures = group_->capture.on.load();
   failure->error.code = code;
   if (message[0] == '[') failure->error.message = message;
   else if (device_ && failure->error.code == "DEVICE" && !captures) failure->error.message = blame(message);
-  else failure->error.message = text("[%s] %s", task->name, message);
-  if (captures) group_->capture.fail(failure->error);
+  else failure->error.message = text("[%s] %s", name, message);
+  return failure;
+}
+
+// What is captured is not under way on the device: whatever goes wrong is this task's fault.
+void Stream::fail(const Task *task, const char *code, const char *message) {
+  std::shared_ptr<Failure> failure = make_failure(task->name, code, message);
+  if (group_->capture.on.load()) group_->capture.fail(failure->error);
   set_poison(std::move(failure), task->sequence);
 }
 

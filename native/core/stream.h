@@ -12,6 +12,8 @@
 #pragma once
 #include <atomic>
 #include <condition_variable>
+#include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -23,6 +25,7 @@
 #include "error.h"
 #include "hazard.h"
 #include "trace.h"
+#include "waiter.h"
 
 namespace zs {
 
@@ -31,7 +34,7 @@ inline constexpr uint64_t kNever = UINT64_MAX;
 struct Failure {
   Error error;
   // Tasks of stream s from run_again[s] on are run: they were queued after the user was told.
-  std::atomic<uint64_t> run_again[kNumStreams] = {kNever, kNever, kNever, kNever};
+  std::atomic<uint64_t> run_again[kNumStreams] = {kNever, kNever, kNever, kNever, kNever};
   bool told = false;  // touched by the owner's thread only
 };
 
@@ -106,10 +109,17 @@ class Stream {
   void forget_waits() { std::fill_n(waited_, kNumStreams, 0); }
   // All streams are idle: nothing that was queued before need be waited for, nor can a graph wait for it.
   void forget_past();
-  void stop();  // after StreamGroup::stop is set
-  DeviceStream *device() const { return device_.get(); }  // for its own tasks
   void collect_times(size_t least = 1);  // to the trace: tasks that the device has done
   void forget_times() { launched_tasks_.clear(); }
+  // On a device, puts an event behind what is queued: who waits for it does not wait for what comes later.
+  void place_mark();
+  void stop();  // after StreamGroup::stop is set
+  DeviceStream *device() const { return device_.get(); }  // for its own tasks
+  // For a job of this stream while it runs, on a device: `after` is called once all that was queued is done there, on
+  // another thread, with the failure or nullptr; not at all if the stream ends first. A failure poisons the stream.
+  using After = std::function<void(std::shared_ptr<Failure>)>;
+  void when_done(After after);
+  Waiter &waiter() { return *waiter_; }  // of when_done(): its pinned memory
   double busy_seconds() const {
     return 1e-9 * static_cast<double>(busy_nanoseconds_.load(std::memory_order_relaxed));
   }
@@ -129,6 +139,9 @@ class Stream {
   bool attach(const Task *task);
   bool pass_mark(const Task *task, int peer);
   std::string blame(const char *message);
+  void has_finished(uint64_t sequence, uint64_t launched);
+  std::shared_ptr<Failure> failure_from(const Error &error);
+  void take_late_failure(const Task *task);
   std::shared_ptr<Failure> failure_of(uint64_t sequence);
   void set_poison(std::shared_ptr<Failure> failure, uint64_t sequence);
   bool is_poisoned(uint64_t sequence);
@@ -137,6 +150,7 @@ class Stream {
   std::optional<Moment> moment();
   void count(Task *task, const Job *job, uint64_t start, uint64_t end, std::optional<Moment> begin);
   void fail(const Task *task, const char *code, const char *message);
+  std::shared_ptr<Failure> make_failure(const char *name, const char *code, const char *message);
 
   const int index_;
   StreamGroup *const group_;
@@ -145,8 +159,11 @@ class Stream {
   // Owner's side.
   uint64_t last_ = 0;
   uint64_t waited_[kNumStreams] = {};  // what earlier tasks of this stream have waited for already
-  std::shared_ptr<Mark> mark_;         // the newest event behind this stream's tasks
-  uint64_t mark_sequence_ = 0;         // of the job that puts it there
+  struct Placed {
+    uint64_t sequence;  // of the job that puts it there
+    std::shared_ptr<Mark> mark;
+  };
+  std::deque<Placed> placed_;  // the newest events behind this stream's tasks, in order
   Task *reserved_ = nullptr;
   std::unique_ptr<char[]> ring_;
   std::thread thread_;
@@ -168,6 +185,12 @@ class Stream {
   Launched launched_;
   LaunchedTasks launched_tasks_;  // locks
   bool poisoned_ = false;
+  uint64_t running_ = 0;  // the task's sequence
+  const char *running_name_ = nullptr;
+  // What was found out behind the thread's back: guarded by failure_lock_, but for the flag.
+  std::shared_ptr<Failure> late_;
+  std::atomic<bool> has_late_{false};
+  std::unique_ptr<Waiter> waiter_;
   std::atomic<uint64_t> busy_nanoseconds_{0};
   std::atomic<uint64_t> num_ops_{0};
 };

@@ -7,6 +7,8 @@ namespace zs {
 
 namespace {
 
+constexpr size_t kMarks = 32;
+
 // Puts an event behind what is queued, also on a poisoned stream: what was queued before the failure is
 // waited for by others.
 class MarkJob : public Job {
@@ -29,18 +31,25 @@ class MarkJob : public Job {
 
 }  // namespace
 
-// An event behind what the streams that the task waits for have been given so far, and nothing later.
+void Stream::place_mark() {
+  if (!device_ || (!placed_.empty() && placed_.back().sequence == last_)) return;
+  auto mark = std::make_shared<Mark>(device_->backend());
+  placed_.push_back({push_job(std::make_unique<MarkJob>(device_.get(), mark), "mark", {}), mark});
+  if (placed_.size() > kMarks) placed_.pop_front();
+}
+
+// The first event behind what the task waits for, of those that there are; else one behind what there is so far.
 void Stream::mark_peers(Task *task) {
   for (int s = 0; s < kNumStreams; s++) {
-    if (task->waits.sequence[s] == 0) continue;
+    uint64_t wanted = task->waits.sequence[s];
+    if (wanted == 0) continue;
     Stream &peer = *peers_[s];
-    if (peer.mark_sequence_ != peer.last_) {
-      peer.mark_ = std::make_shared<Mark>(device_->backend());
-      peer.mark_sequence_ = peer.push_job(std::make_unique<MarkJob>(peer.device(), peer.mark_), "mark", {});
-    }
+    if (peer.placed_.empty() || peer.placed_.back().sequence < wanted) peer.place_mark();
+    auto found = std::find_if(peer.placed_.begin(), peer.placed_.end(),
+                              [wanted](const Placed &placed) { return placed.sequence >= wanted; });
     if (!task->marks) task->marks = new Marks;
-    task->marks->mark[s] = peer.mark_;
-    task->marks->sequence[s] = peer.mark_sequence_;
+    task->marks->mark[s] = found->mark;
+    task->marks->sequence[s] = found->sequence;
   }
 }
 
@@ -75,9 +84,45 @@ void Stream::settle(const Task *task, const Job *job) {
     device_->synchronize();
     settled = true;
   }
-  if (!settled) return;
-  launched_.settle();
-  group_->progress.finished[index_].store(task->sequence, std::memory_order_release);
+  if (settled) has_finished(task->sequence, launched_.count.load());
+}
+
+void Stream::has_finished(uint64_t sequence, uint64_t launched) {
+  launched_.settle(launched);
+  std::atomic<uint64_t> &finished = group_->progress.finished[index_];
+  uint64_t before = finished.load(std::memory_order_relaxed);
+  while (before < sequence && !finished.compare_exchange_weak(before, sequence, std::memory_order_release)) {
+  }
+}
+
+void Stream::when_done(After after) {
+  waiter_->push(device_->record(), [this, after = std::move(after), sequence = running_,
+                                    name = running_name_, launched = launched_.count.load()](const Error *error) {
+    std::shared_ptr<Failure> failure;
+    {
+      std::lock_guard guard(failure_lock_);
+      if (late_ && sequence < late_->run_again[index_].load()) failure = late_;  // which is not told yet
+    }
+    if (error && !failure) {
+      failure = make_failure(name, error->code.c_str(), error->message.c_str());
+      std::lock_guard guard(failure_lock_);
+      late_ = failure;
+      has_late_.store(true, std::memory_order_release);
+    }
+    has_finished(sequence, launched);
+    after(std::move(failure));
+  });
+}
+
+// A failure that was found while this thread went on: what was queued before the user is told is skipped from here on.
+void Stream::take_late_failure(const Task *task) {
+  std::shared_ptr<Failure> failure;
+  {
+    std::lock_guard guard(failure_lock_);
+    has_late_.store(false, std::memory_order_relaxed);
+    failure = late_;
+  }
+  if (!poisoned_ && task->sequence < failure->run_again[index_].load()) set_poison(std::move(failure), task->sequence);
 }
 
 // Held while a graph is captured: what one stream queues changes the graph that all of them are in.
@@ -129,7 +174,7 @@ std::string Stream::blame(const char *message) {
       names += text("%s%s", names.empty() ? "" : ", ", newest.c_str());
     }
   }
-  launched_.settle();
+  launched_.settle(launched_.count.load());
   if (total == 1) return text("[%s] %s", newest.c_str(), message);
   return text("[device] %s; queued since the last wait, %llu in all, the newest: %s; ZEROSHARD_SERIAL=1 names the one",
               message, static_cast<unsigned long long>(total), names.c_str());

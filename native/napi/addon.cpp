@@ -187,6 +187,22 @@ napi_value comm_group(Call &call) {
   return make_number(call.env, call.runtime().comm_group(ranks));
 }
 
+napi_value comm_link(Call &call) {
+  int group = integer_of(call, call.arguments[0], 0, 1 << 30, "group");
+  int from = integer_of(call, call.arguments[1], 0, 1 << 20, "sender");
+  int to = integer_of(call, call.arguments[2], 0, 1 << 20, "receiver");
+  napi_value linked = nullptr;
+  napi_get_boolean(call.env, call.runtime().comm_link(group, from, to), &linked);
+  return linked;
+}
+
+napi_value comm_window(Call &call) {
+  int group = integer_of(call, call.arguments[0], 0, 1 << 30, "group");
+  napi_value known = nullptr;
+  napi_get_boolean(call.env, call.runtime().comm_window(group, number_of(call, call.arguments[1], "handle")), &known);
+  return known;
+}
+
 napi_value recategorize(Call &call) {
   int category = integer_of(call, call.arguments[1], 0, kNumCategories, "category");
   call.runtime().recategorize(number_of(call, call.arguments[0], "handle"), category);
@@ -252,6 +268,8 @@ constexpr Function kFunctions[] = {
     {"commCreate", cold<comm_create>},
     {"commConnect", cold<comm_connect>},
     {"commGroup", cold<comm_group>},
+    {"commLink", cold<comm_link>},
+    {"commWindow", cold<comm_window>},
     {"commAbort", cold<comm_abort>},
     {"commDestroy", cold<comm_destroy>},
 };

@@ -1,105 +1,11 @@
 // The process group of ranks with a device each, on faked devices whose ranks are threads: what goes between devices
 // and what through the host, groups, a rank that does not come, a failure in the background, no library.
-#include "../../native/core/runtime.h"
-#include "fake_collectives.h"
-#include "processes.h"
+#include "device_world.h"
 
 namespace {
 
+using namespace zs::world_test;
 using zs::Collective;
-using zs::fake::network;
-
-std::atomic<bool> one_device{false};
-
-int32_t device_info(int32_t, zs_device_info *info, char *) {
-  static std::atomic<int> count{0};
-  *info = {};
-  snprintf(info->uuid, sizeof info->uuid, "uuid-%d", one_device ? 0 : ++count);
-  return ZS_OK;
-}
-
-zs_kernel kernels[ZS_OP_COUNT];
-
-int32_t fill(zs_call *call) {
-  zs_tensor y = call->tensors[0];
-  float value = static_cast<float>(call->scalars[0]);
-  zs::fake::queue(static_cast<zs::fake::FakeStream *>(call->stream),
-                  [=] { std::fill_n(zs::fake::floats(y.data, y.count), y.count, value); });
-  return ZS_OK;
-}
-
-zs_backend backend() {
-  zs_backend made = zs::fake::table(kernels);
-  made.device_info = device_info;
-  made.collectives = &zs::fake::fake_collectives;
-  return made;
-}
-
-// Ranks as threads, and the exchange of facts.
-class World {
- public:
-  explicit World(int size) : facts_(static_cast<size_t>(size)) {}
-  void run(double timeout, const std::function<void(zs::Runtime &, int)> &body) {
-    static int count = 0;
-    std::string job = "group-" + std::to_string(getpid()) + "-" + std::to_string(++count);
-    int size = static_cast<int>(facts_.size());
-    std::vector<std::thread> ranks;
-    for (int r = 0; r < size; r++)
-      ranks.emplace_back([=, this] {
-        zs::Runtime runtime(backend());
-        std::string mine = runtime.comm_create(r, size, job, timeout);
-        {
-          std::unique_lock guard(lock_);
-          facts_[static_cast<size_t>(r)] = mine;
-          arrived_++;
-          moved_.notify_all();
-          moved_.wait(guard, [&] { return arrived_ >= size; });
-        }
-        runtime.communicator().connect(facts_);
-        try {
-          body(runtime, r);
-        } catch (const zs::Error &error) {
-          fprintf(stderr, "rank %d: %s %s\n", r, error.code.c_str(), error.message.c_str());
-          exit(1);
-        }
-      });
-    for (std::thread &rank : ranks) rank.join();
-    CHECK(network.num_live == 0 && zs::fake::device.live_events == 0 && zs::fake::device.regions.empty());
-  }
-
- private:
-  std::mutex lock_;
-  std::condition_variable moved_;
-  std::vector<std::string> facts_;
-  int arrived_ = 0;
-};
-
-int64_t allocate(zs::Runtime &runtime, int64_t count, int category = 3) {
-  double packet[] = {ZS_F32, static_cast<double>(category), 1, 1, static_cast<double>(count)};
-  return runtime.alloc(packet);
-}
-
-void set(zs::Runtime &runtime, int64_t handle, double value) {
-  double packet[] = {ZS_OP_fill, 0, static_cast<double>(handle), value};
-  runtime.run(packet);
-}
-
-void collective(zs::Runtime &runtime, Collective kind, int group, int64_t output, int64_t input, double detail,
-                bool average = false, int stream = 1) {
-  double packet[] = {static_cast<double>(kind), static_cast<double>(group), static_cast<double>(stream),
-                     static_cast<double>(output), static_cast<double>(input), detail, 0, average ? 1.0 : 0.0};
-  runtime.collective(packet);
-}
-
-std::vector<float> read(zs::Runtime &runtime, int64_t handle, int64_t count, int stream = 0) {
-  std::vector<float> got(static_cast<size_t>(count));
-  runtime.read_now(static_cast<double>(handle), got.data(), got.size() * 4, stream);
-  return got;
-}
-
-void check_all(const std::vector<float> &values, double wanted) {
-  for (float value : values) CHECK(value == static_cast<float>(wanted));
-}
 
 constexpr int64_t kCount = 5;
 
@@ -241,16 +147,134 @@ void without_a_library_or_with_one_device_all_goes_through_the_host() {
   }
 }
 
+int64_t allocate_shared(zs::Runtime &runtime, int64_t count) {
+  double packet[] = {ZS_F32, 3, 3, 1, static_cast<double>(count)};
+  return runtime.alloc(packet);
+}
+
+void release(zs::Runtime &runtime, int64_t handle) {
+  double packet[] = {static_cast<double>(handle)};
+  runtime.free(packet);
+}
+
+void buffers_of_collectives_are_registered_where_asked() {
+  setenv("ZEROSHARD_NCCL_BUFFERS", "symmetric", 1);
+  network.num_registered = 0;
+  World(2).run(20, [](zs::Runtime &runtime, int rank) {
+    auto sum = [&](int group, int64_t x) {
+      set(runtime, x, rank + 1);
+      collective(runtime, Collective::all_reduce, group, x, 0, 0);
+      check_all(read(runtime, x, kCount), 3);
+    };
+    int64_t before = allocate(runtime, kCount), x = allocate_shared(runtime, kCount);
+    sum(0, x);
+    sum(0, before);
+    int pair = runtime.comm_group({0, 1});  // which learns of what is there
+    sum(pair, x);
+    const int64_t many = 1 << 19;
+    int64_t whole = allocate_shared(runtime, many), odd = rank == 0 ? allocate_shared(runtime, many) : allocate(runtime, many);
+    CHECK(runtime.comm_window(pair, static_cast<double>(whole)));
+    CHECK(!runtime.comm_window(pair, static_cast<double>(x)));    // small
+    CHECK(!runtime.comm_window(pair, static_cast<double>(odd)));  // not on all ranks
+    for (int64_t handle : {whole, odd, x}) release(runtime, handle);
+    int64_t next = allocate_shared(runtime, many);  // the window's memory is kept
+    set(runtime, next, 1);
+    runtime.synchronize_now(-1);
+    size_t windows = 0;
+    {
+      std::lock_guard guard(network.lock);
+      for (auto &known : network.known) windows += known.symmetric;
+    }
+    CHECK(windows == 2 && runtime.communicator().transport()->note().empty());
+    collective(runtime, Collective::all_reduce, 0, before, 0, 0);  // both have looked
+    runtime.synchronize_now(-1);
+    runtime.comm_destroy();
+  });
+  CHECK(network.num_registered == 4 && network.known.empty());
+  setenv("ZEROSHARD_NCCL_BUFFERS", "copy-engine", 1);
+  World(2).run(20, [](zs::Runtime &runtime, int) {
+    CHECK(runtime.communicator().transport()->note().find("this one has none") != std::string::npos);
+  });
+  setenv("ZEROSHARD_NCCL_BUFFERS", "sometimes", 1);
+  try {
+    zs::Runtime runtime(backend());
+    runtime.comm_create(0, 2, "group-" + std::to_string(getpid()) + "-bad", 1);
+    CHECK(false);
+  } catch (const zs::Error &error) {
+    CHECK(error.code == "ARGUMENT" && error.message.find("registered, symmetric or copy-engine") != std::string::npos);
+  }
+  unsetenv("ZEROSHARD_NCCL_BUFFERS");
+  World(2).run(20, [](zs::Runtime &runtime, int rank) {
+    int64_t x = allocate_shared(runtime, 1 << 19);
+    CHECK(!runtime.comm_window(0, static_cast<double>(x)));
+    (void)rank;
+  });
+  CHECK(network.num_registered == 4);
+}
+
+std::mutex log_lock;
+std::vector<std::pair<double, double>> computed;  // by rank 0
+
+int32_t slow_fill(zs_call *call) {
+  zs_tensor y = call->tensors[0];
+  float value = static_cast<float>(call->scalars[0]);
+  bool logs = call->scalars[1] == 0;
+  zs::fake::queue(static_cast<zs::fake::FakeStream *>(call->stream), [=] {
+    double begin = zs::fake::seconds_now();
+    usleep(10000);
+    std::fill_n(zs::fake::floats(y.data, y.count), y.count, value);
+    if (!logs) return;
+    std::lock_guard guard(log_lock);
+    computed.emplace_back(begin, zs::fake::seconds_now());
+  });
+  return ZS_OK;
+}
+
+// As lib/parallel/tensor/linear.ts does it: memory of its own for each piece, freed when the next has its own.
+void a_chunk_is_summed_while_the_next_is_computed() {
+  kernels[ZS_OP_affine] = slow_fill;
+  network.exchange_microseconds = 8000;
+  network.exchanges.clear();
+  constexpr int kChunks = 8;
+  World(2).run(20, [](zs::Runtime &runtime, int rank) {
+    int64_t whole = allocate_shared(runtime, kChunks * kCount);
+    runtime.synchronize_now(-1);
+    int64_t before = 0;
+    for (int chunk = 0; chunk < kChunks; chunk++) {
+      int64_t piece = allocate_shared(runtime, kCount);
+      if (before) release(runtime, before);
+      before = piece;
+      double slow[] = {ZS_OP_affine, 0, static_cast<double>(piece), 0, static_cast<double>(chunk + rank),
+                       static_cast<double>(rank)};
+      runtime.run(slow);
+      double view[] = {static_cast<double>(whole), static_cast<double>(chunk * kCount), ZS_F32, 1, kCount};
+      int64_t into = runtime.view(view);
+      collective(runtime, Collective::all_reduce, 0, into, piece, 0);
+      release(runtime, into);
+    }
+    std::vector<float> got = read(runtime, whole, kChunks * kCount);
+    for (int64_t i = 0; i < kChunks * kCount; i++)
+      CHECK(got[static_cast<size_t>(i)] == static_cast<float>(2 * (i / kCount) + 1));
+  });
+  network.exchange_microseconds = 0;
+  int beside = 0;
+  for (auto &one : network.exchanges)
+    beside += std::any_of(computed.begin(), computed.end(),
+                          [&](auto &other) { return one.first < other.second && other.first < one.second; });
+  CHECK(network.exchanges.size() == kChunks && beside >= kChunks - 2);
+}
+
 }  // namespace
 
 int main() {
-  kernels[ZS_OP_fill] = fill;
   collectives_go_between_devices_and_messages_through_the_host();
   host_tensors_pass_through_the_host();
   groups_are_made_by_their_members_alone();
   a_rank_that_does_not_come_ends_the_others();
   a_failure_in_the_background_is_told();
   without_a_library_or_with_one_device_all_goes_through_the_host();
+  buffers_of_collectives_are_registered_where_asked();
+  a_chunk_is_summed_while_the_next_is_computed();
   puts("device_group_test: ok");
   return 0;
 }

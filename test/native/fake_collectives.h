@@ -1,6 +1,6 @@
 // Collectives between faked devices for ranks that are threads of one process: an exchange is queued on the rank's
 // stream, meets the others' there, and adds in rank order. A rank that does not come makes the others wait until
-// abort(), as NCCL's kernels do.
+// abort(), as NCCL's kernels do; a send ends only when it was received.
 #pragma once
 #include <algorithm>
 
@@ -17,6 +17,8 @@ struct Hub {
   std::vector<zs_exchange> given;
   int arrived = 0, left = 0;
   std::vector<bool> aborted;  // by rank: of the others nobody is told
+  const void *sent = nullptr;  // of the send under way; nullptr: none
+  size_t sent_bytes = 0;
 };
 
 struct FakeCommunicator {
@@ -27,20 +29,30 @@ struct FakeCommunicator {
   std::deque<std::pair<std::shared_ptr<std::atomic<bool>>, double>> under_way;
 };
 
+struct Known {  // memory, to a communicator
+  void *communicator;
+  char *data;
+  size_t bytes;
+  bool symmetric;
+  int number;
+};
+
 struct Network {
   std::mutex lock;
+  std::vector<Known> known;
+  int num_known = 0;
+  std::atomic<int> num_registered{0};  // exchanges of registered buffers
+  std::atomic<int> exchange_microseconds{0};               // that each takes
+  std::vector<std::pair<double, double>> exchanges;  // of rank 0, where they take time: when
   std::map<std::string, std::shared_ptr<Hub>> hubs;  // by id, or by the members and their how-manieth group
   std::map<std::pair<std::string, int>, int> ordinals;
-  std::atomic<int> num_runs{0}, num_aborts{0}, num_live{0};
+  std::atomic<int> num_runs{0}, num_messages{0}, num_aborts{0}, num_live{0};
   std::atomic<bool> missing{false};  // the library is not there
   std::atomic<bool> breaks{false};   // the next look finds a failure
+  std::atomic<bool> stuck{false};    // receives never find their sends
 };
 
 inline Network network;
-
-inline double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 inline std::shared_ptr<Hub> hub_named(const std::string &name, int size) {
   std::lock_guard guard(network.lock);
@@ -144,18 +156,59 @@ inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
   hub.moved.notify_all();
 }
 
+// A communicator of two, used in one direction.
+inline void pass(FakeCommunicator *c, const zs_exchange &exchange) {
+  Hub &hub = *c->hub;
+  const size_t me = static_cast<size_t>(c->rank);
+  constexpr size_t sizes[] = {4, 2, 2, 4, 1, 8};
+  const size_t bytes = static_cast<size_t>(exchange.count) * sizes[exchange.dtype];
+  std::unique_lock guard(hub.lock);
+  if (exchange.kind == ZS_SEND) {
+    hub.sent = exchange.input;
+    hub.sent_bytes = bytes;
+    hub.moved.notify_all();
+    hub.moved.wait(guard, [&] { return !hub.sent || hub.aborted[me]; });
+    hub.sent = nullptr;
+    return;
+  }
+  hub.moved.wait(guard, [&] { return (hub.sent && !network.stuck) || hub.aborted[me]; });
+  if (hub.aborted[me]) return;
+  if (hub.sent_bytes != bytes) die("a message of another size");
+  memcpy(real(exchange.output, bytes), real(hub.sent, bytes), bytes);
+  hub.sent = nullptr;
+  hub.moved.notify_all();
+}
+
+inline bool is_known(const FakeCommunicator *c, const void *data) {
+  std::lock_guard guard(network.lock);
+  for (auto &known : network.known)
+    if (known.communicator == c && data >= known.data && data < known.data + known.bytes) return true;
+  return false;
+}
+
 inline int32_t comm_run(void *communicator, int32_t size, const zs_exchange *exchange, const zs_stream *stream,
                         char *error) {
   FakeCommunicator *c = static_cast<FakeCommunicator *>(communicator);
-  if (size != c->hub->size || exchange->dtype != ZS_F32) return tell(error, ZS_BAD_ARGUMENT, "not what is faked");
-  network.num_runs++;
+  const bool message = exchange->kind == ZS_SEND || exchange->kind == ZS_RECV;
+  if (size != c->hub->size || (message ? size != 2 || exchange->peer != 1 - c->rank : exchange->dtype != ZS_F32))
+    return tell(error, ZS_BAD_ARGUMENT, "not what is faked");
+  (message ? network.num_messages : network.num_runs)++;
+  if (is_known(c, exchange->output)) network.num_registered++;
   auto done = std::make_shared<std::atomic<bool>>(false);
   {
     std::lock_guard guard(c->lock);
     c->under_way.emplace_back(done, seconds_now());
   }
-  queue(native(stream), [c, done, given = *exchange] {
-    meet(c, given);
+  queue(native(stream), [c, done, message, given = *exchange] {
+    int microseconds = network.exchange_microseconds;
+    double begin = seconds_now();
+    if (microseconds) usleep(static_cast<useconds_t>(microseconds));
+    if (message) pass(c, given);
+    else meet(c, given);
+    if (microseconds && c->rank == 0) {
+      std::lock_guard guard(network.lock);
+      network.exchanges.emplace_back(begin, seconds_now());
+    }
     done->store(true);
   });
   return ZS_OK;
@@ -184,7 +237,28 @@ inline void comm_destroy(void *communicator) {
   delete static_cast<FakeCommunicator *>(communicator);
 }
 
-inline const zs_collectives fake_collectives = {sizeof(zs_collectives), comm_open, comm_unique_id, comm_create, comm_part,
-                                                comm_busy, comm_run, comm_watch, comm_abort, comm_destroy};
+inline int32_t comm_use_copy_engines(char *error) { return tell(error, ZS_UNSUPPORTED, "this one has none"); }
+
+inline int32_t comm_add_memory(void *communicator, void *data, size_t bytes, int32_t symmetric, void **handle, char *) {
+  if (symmetric && reinterpret_cast<uintptr_t>(data) % 4096) die("a window begins within a page");
+  std::lock_guard guard(network.lock);
+  network.known.push_back({communicator, static_cast<char *>(data), bytes, symmetric != 0, ++network.num_known});
+  *handle = reinterpret_cast<void *>(static_cast<uintptr_t>(network.num_known));
+  return ZS_OK;
+}
+
+inline void comm_drop_memory(void *communicator, void *handle, int32_t symmetric) {
+  std::lock_guard guard(network.lock);
+  size_t dropped = std::erase_if(network.known, [&](auto &known) {
+    return known.communicator == communicator && known.number == static_cast<int>(reinterpret_cast<uintptr_t>(handle)) &&
+           known.symmetric == (symmetric != 0);
+  });
+  if (dropped != 1) die("memory is dropped that was not added");
+}
+
+inline const zs_collectives fake_collectives = {
+    sizeof(zs_collectives), comm_open,  comm_unique_id, comm_create,           comm_part, comm_busy, comm_run,
+    comm_watch,             comm_abort, comm_destroy,   comm_use_copy_engines, allocate,  release,   comm_add_memory,
+    comm_drop_memory};
 
 }  // namespace zs::fake

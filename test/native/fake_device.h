@@ -6,8 +6,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdio>
@@ -69,8 +71,17 @@ struct FakeStream {
   std::function<void(std::function<void()>)> replace;  // takes what would be queued
 };
 
+// A copy between host and device as it ran.
+struct CopyRun {
+  int32_t direction;
+  double begin, end;  // seconds
+};
+
 struct Device {
   std::mutex lock;
+  int copy_microseconds = 0;      // of each copy to and from pinned memory, which are then logged
+  std::vector<CopyRun> copies;    // guarded by the lock
+  size_t pinned = 0, most_pinned = 0;
   struct Region {
     char *real;
     size_t bytes;
@@ -145,6 +156,8 @@ inline void release(void *data, size_t bytes) {
   if (!found->second.pinned) {
     device.taken -= bytes;
     munmap(found->second.real, bytes);
+  } else {
+    device.pinned -= bytes;
   }
   munmap(data, bytes);
   device.regions.erase(found);
@@ -155,6 +168,8 @@ inline void *host_allocate(size_t bytes) {
   if (data == MAP_FAILED) return nullptr;
   std::lock_guard guard(device.lock);
   device.regions[reinterpret_cast<uintptr_t>(data)] = {static_cast<char *>(data), bytes, true};
+  device.pinned += bytes;
+  device.most_pinned = std::max(device.most_pinned, device.pinned);
   return data;
 }
 
@@ -339,6 +354,20 @@ inline void moment_release(void *moment) {
   delete static_cast<Moment *>(moment);
 }
 
+inline int32_t event_wait(zs_stream *stream, void *event, char *error) {
+  Handle waited = *static_cast<Handle *>(event);
+  {
+    std::unique_lock guard(waited->lock);
+    waited->moved.wait(guard, [&] { return waited->done; });
+  }
+  FakeStream *one = native(stream);
+  std::lock_guard guard(one->lock);
+  if (one->status == ZS_OK) return ZS_OK;
+  int32_t status = one->status;
+  one->status = ZS_OK;
+  return tell(error, status, one->error);
+}
+
 inline int32_t synchronize(char *) {
   std::vector<FakeStream *> all;
   {
@@ -353,6 +382,21 @@ inline int32_t synchronize(char *) {
     one->moved.wait(guard, [&] { return one->finished >= last; });
   }
   return ZS_OK;
+}
+
+inline double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Takes its time where copies do.
+template <class Body>
+inline void timed(int32_t direction, Body body) {
+  if (device.copy_microseconds == 0) return body();
+  double begin = seconds_now();
+  usleep(static_cast<useconds_t>(device.copy_microseconds));
+  body();
+  std::lock_guard guard(device.lock);
+  device.copies.push_back({direction, begin, seconds_now()});
 }
 
 inline int32_t copy(zs_stream *stream, void *target, const void *source, size_t bytes, int32_t direction, char *error) {
@@ -378,11 +422,11 @@ inline int32_t copy(zs_stream *stream, void *target, const void *source, size_t 
     case ZS_ON_DEVICE: queue(one, [=] { memmove(real(target, bytes), real(source, bytes), bytes); }); return ZS_OK;
     case ZS_TO_DEVICE_PINNED:
       need_pinned(source, bytes);
-      queue(one, [=] { memcpy(real(target, bytes), source, bytes); });
+      queue(one, [=] { timed(direction, [=] { memcpy(real(target, bytes), source, bytes); }); });
       return ZS_OK;
     case ZS_TO_HOST_PINNED:
       need_pinned(target, bytes);
-      queue(one, [=] { memcpy(target, real(source, bytes), bytes); });
+      queue(one, [=] { timed(direction, [=] { memcpy(target, real(source, bytes), bytes); }); });
       return ZS_OK;
     default: return tell(error, ZS_BAD_ARGUMENT, "no such direction");
   }
@@ -408,6 +452,7 @@ inline zs_backend table(const zs_kernel *kernels) {
   made.event_record = event_record;
   made.stream_wait = stream_wait;
   made.event_release = event_release;
+  made.event_wait = event_wait;
   made.stream_synchronize = stream_synchronize;
   made.synchronize = synchronize;
   made.copy = copy;

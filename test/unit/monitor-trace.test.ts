@@ -145,11 +145,11 @@ t.test('a trace file is JSON: ranks are processes, streams threads, times micros
   t.match(named('matmul'), { ph: 'X', ts: 2, dur: 2.5, pid: 3, tid: 0 })
   t.match(named('matmul')?.args, { 'queued before (us)': 0.5, GFLOPS: 2 })
   t.match(named('allReduce'), { ts: 4, dur: 1, tid: 1, args: { ranks: 4, bytes: 2000, 'GB/s': 2, dtype: 'f32' } })
-  t.match(named('forward'), { ts: 1, dur: 2, tid: 4 })
+  t.match(named('forward'), { ts: 1, dur: 2, tid: 5 })
   t.match(named('process_name')?.args, { name: 'rank 3' })
   t.strictSame(
     events.filter((event) => event.name === 'thread_name').map((event) => event.args?.name),
-    ['compute', 'communication', 'copy', 'disk', 'javascript'],
+    ['compute', 'communication', 'copy', 'disk', 'messages', 'javascript'],
   )
 })
 

@@ -60,7 +60,7 @@ export class PipelineRunner {
     readonly mesh: Mesh,
     readonly zero: Zero,
   ) {
-    this.#transport = new Transport(mesh.group('pp'))
+    this.#transport = new Transport(mesh.group('pp'), stage.placement)
     this.#neighbours = neighboursOf(stage.placement, mesh.place.pp)
     this.#units = stage.chunks.map(({ parameters }) => zero.unitsOf(parameters))
     this.#anchor = unscoped(() => keep(empty([1], { category: 'buffers', zero: true })))

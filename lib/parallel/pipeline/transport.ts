@@ -1,10 +1,11 @@
 // Messages between the stages of a pipeline. A send is buffered and never blocks a computation; a receive is queued on
-// the copy stream, ahead of its use. Shapes are agreed once for each boundary between stages and shape of the model's
+// a stream of its own, ahead of its use. Shapes are agreed once for each boundary between stages and shape of the model's
 // inputs: the first message of such a kind is announced by a small one.
 
 import { unscoped } from '../../tensor/scope.js'
-import { COPY, type DType, dtypeIndex, empty, type Shape, type Tensor } from '../../tensor/tensor.js'
+import { type DType, dtypeIndex, empty, MESSAGES, type Shape, type Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
+import { locate, type Placement } from './placement.js'
 
 const ANNOUNCEMENT = 10 // dtype, number of dims, up to eight dims
 const dtypes = Object.keys(dtypeIndex) as DType[]
@@ -23,9 +24,18 @@ export class Transport {
   readonly #gradients: ProcessGroup
 
   /** `group`: this rank's pipeline. Collective. */
-  constructor(group: ProcessGroup) {
+  constructor(group: ProcessGroup, placement: Placement) {
     this.#activations = group
     this.#gradients = group.duplicate()
+    const linked = new Set<string>()
+    for (let stage = 1; stage < placement.stages * placement.numChunks; stage++) {
+      const [from, to] = [locate(placement, stage - 1).stage, locate(placement, stage).stage]
+      if (from === to || linked.has(`${from} ${to}`)) continue
+      linked.add(`${from} ${to}`)
+      if (group.rank !== from && group.rank !== to) continue
+      this.#activations.link(from, to)
+      this.#gradients.link(to, from)
+    }
   }
 
   /** `kind` names the boundary and the inputs' shape: all tensors of a kind have one form. */
@@ -50,7 +60,7 @@ export class Transport {
     if (!form) {
       const announcement = unscoped(() => empty([ANNOUNCEMENT], { dtype: 'i32', category: 'buffers' }))
       this.#activations.recv(announcement, peer, tag)
-      const [dtype, rank, ...dims] = (await announcement.data(COPY)) as Int32Array
+      const [dtype, rank, ...dims] = (await announcement.data(MESSAGES)) as Int32Array
       announcement.dispose()
       form = { dtype: dtypes[dtype as number] as DType, shape: dims.slice(0, rank) }
       this.#known.set(kind, form)

@@ -23,7 +23,7 @@ export class GatheredPieces {
     this.#blocks = blocks
     this.#pieces = blocks.pieces.map(({ first, count }) => {
       const rows = count * blocks.rows
-      const piece = empty([group.size, rows, width], { dtype: shard.dtype })
+      const piece = empty([group.size, rows, width], { dtype: shard.dtype, shared: true })
       const own = shard.view([rows, width], blocks.inShard(first) * width)
       group.allGather(piece, own)
       own.dispose()

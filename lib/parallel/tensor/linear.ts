@@ -197,16 +197,20 @@ function summedLinear(x: Tensor, weight: Tensor, region: Region, form: Form): Te
       group.allReduce(y)
       return
     }
+    let before: Tensor | undefined
     for (let index = 0; index < numPieces; index++) {
       const [start, end] = unevenPart(rows, numPieces, index)
       const m = end - start
-      // Memory of its own: work on one storage is in order.
+      // Memory of its own, also apart from the last one's, whose sum is under way: work on one storage is in order.
       const piece = empty([m, n], { dtype: x.dtype, shared: true })
+      before?.dispose()
+      before = piece
       const into = y.view([m, n], start * n)
       multiply(piece, start, m)
       group.allReduce(piece, { output: into })
-      for (const tensor of [piece, into]) tensor.dispose()
+      into.dispose()
     }
+    before?.dispose()
   }
   return ops.linear(x, weight, undefined, { ...form, output: { y, compute } })
 }
@@ -221,8 +225,11 @@ function scatteredLinear(x: Tensor, weight: Tensor, region: Region, { inFirst, q
   const blocks = new ShardBlocks(samples, part, group.size, chunks)
   const { rows: m } = blocks
   const quantized = quantizer && new QuantizedLinear(x, weight, inFirst, quantizer, willRecord([x, weight]))
+  let before: Tensor | undefined // whose sum is under way
   for (const { first, count } of blocks.pieces) {
     const sums = empty([group.size, count * m, n], { dtype: x.dtype, shared: true })
+    before?.dispose()
+    before = sums
     for (let rank = 0; rank < group.size; rank++) {
       for (let block = 0; block < count; block++) {
         const row = blocks.inWhole(first + block, rank)
@@ -239,8 +246,8 @@ function scatteredLinear(x: Tensor, weight: Tensor, region: Region, { inFirst, q
     const own = shard.view([count * m, n], blocks.inShard(first) * n)
     group.reduceScatter(own, sums)
     own.dispose()
-    sums.dispose()
   }
+  before?.dispose()
   record('rowLinear', [shard], [x, weight], quantized?.saved ?? [x, weight], ([dy], context) => {
     if (!dy) return []
     const pieces = new GatheredPieces(dy, group, chunks)

@@ -105,6 +105,7 @@ export class Unit {
     this.onDisk = flats.some(({ resident }) => !resident)
     if (layout.trainable && !this.onDisk) this.#findSpans()
     this.#attach()
+    for (const buffer of [this.parameters, this.gradients]) if (buffer) group.register(buffer)
     initialise(this)
   }
 
@@ -196,7 +197,9 @@ export class Unit {
   /** Begins to gather the full parameters; lendFetched() makes them the parameters' memory. */
   fetch(gather: (full: Tensor, own: Tensor) => void): void {
     if (this.parameters || this.#fetched) return
-    this.#fetched = unscoped(() => empty([this.layout.size], { category: 'parameters', dtype: this.options.dtype }))
+    this.#fetched = unscoped(() =>
+      empty([this.layout.size], { category: 'parameters', dtype: this.options.dtype, shared: true }),
+    )
     const { resident } = this.ownParameters
     if (resident) gather(this.#fetched, resident)
     else this.#fetchFromDisk(this.#fetched, gather)

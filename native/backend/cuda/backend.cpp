@@ -96,6 +96,8 @@ void explain(cudaError_t status, int driver, char *error, size_t size) {
 
 bool open_device(int device, char *error, size_t size) {
   std::lock_guard guard(open_lock);
+  // A queue of the hardware for each stream: behind another's message in one queue, a message would wait for ever.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
   int driver = 0, count = 0;
   cudaDriverGetVersion(&driver);
   cudaError_t status = cudaGetDeviceCount(&count);
@@ -142,6 +144,7 @@ zs_backend make_table() {
   table.event_record = event_record;
   table.stream_wait = stream_wait;
   table.event_release = event_release;
+  table.event_wait = event_wait;
   table.stream_synchronize = stream_synchronize;
   table.synchronize = synchronize;
   table.copy = copy;

@@ -42,6 +42,7 @@ void stream_destroy(zs_stream *stream);
 int32_t event_record(zs_stream *stream, void **event, char *error);
 int32_t stream_wait(zs_stream *stream, void *event, char *error);
 void event_release(void *event);
+int32_t event_wait(zs_stream *stream, void *event, char *error);
 int32_t stream_synchronize(zs_stream *stream, char *error);
 int32_t moment_record(zs_stream *stream, void **moment, char *error);
 int32_t moment_between(void *from, void *to, double *nanoseconds, char *error);

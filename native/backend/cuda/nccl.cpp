@@ -21,6 +21,7 @@ namespace zs::cuda {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr int kCopyEngines = 22800;  // NCCL's version
 constexpr int kTurns = 1000;  // looks without sleep; queueing takes microseconds
 
 struct Communicator {
@@ -37,6 +38,8 @@ struct Communicator {
   std::deque<Exchange> under_way;
   std::vector<cudaEvent_t> events;
 };
+
+std::atomic<bool> copy_engines{false};
 
 Communicator &of(void *communicator) { return *static_cast<Communicator *>(communicator); }
 
@@ -65,6 +68,7 @@ int32_t made_by(const Nccl &n, const char *what, void **communicator, char *erro
   Communicator *made = new (std::nothrow) Communicator;
   if (!made) return check(cudaErrorMemoryAllocation, error, what);
   NcclConfig config;
+  if (copy_engines.load()) config.cta_policy = NCCL_POLICY_ZERO;
   int32_t status = answer(n, nullptr, make(&made->comm, &config), what, error);
   if (status == ZS_OK) *communicator = made;
   else delete made;
@@ -231,9 +235,66 @@ void destroy(void *communicator) {
   delete c;
 }
 
+int32_t use_copy_engines(char *error) {
+  const Nccl *n = nccl(error);
+  if (!n) return ZS_UNSUPPORTED;
+  int version = 0;
+  if (int32_t status = answer(*n, nullptr, n->version(&version), "ncclGetVersion", error)) return status;
+  if (version < kCopyEngines) {
+    snprintf(error, ZS_ERROR_BYTES, "NCCL %d.%d does not use copy engines, 2.28 does", version / 10000,
+             version / 100 % 100);
+    return ZS_UNSUPPORTED;
+  }
+  copy_engines.store(true);
+  return ZS_OK;
+}
+
+void *allocate(size_t bytes) {
+  char error[ZS_ERROR_BYTES];
+  const Nccl *n = nccl(error);
+  void *data = nullptr;
+  if (!n || !n->mem_alloc || use_device() != cudaSuccess) return nullptr;
+  if (n->mem_alloc(&data, bytes) == NCCL_OK) return data;
+  cudaGetLastError();
+  return nullptr;
+}
+
+void release(void *data, size_t) {
+  char error[ZS_ERROR_BYTES];
+  if (use_device() == cudaSuccess) nccl(error)->mem_free(data);
+}
+
+int32_t add_memory(void *communicator, void *data, size_t bytes, int32_t symmetric, void **handle, char *error) {
+  Communicator &c = of(communicator);
+  const Nccl &n = *nccl(error);
+  NcclWindow window = nullptr;
+  {
+    std::lock_guard guard(c.use);
+    if (c.aborted.load()) return was_aborted(error);
+    int result = symmetric ? n.add_window(c.comm, data, bytes, &window, NCCL_SYMMETRIC_WINDOW)
+                           : n.add(c.comm, data, bytes, handle);
+    if (int32_t status = answer(n, c.comm, result, symmetric ? "ncclCommWindowRegister" : "ncclCommRegister", error))
+      return status;
+  }
+  int32_t status = wait_queued(c, error);
+  if (symmetric) *handle = window;
+  return status;
+}
+
+void drop_memory(void *communicator, void *handle, int32_t symmetric) {
+  Communicator &c = of(communicator);
+  char error[ZS_ERROR_BYTES];
+  const Nccl &n = *nccl(error);
+  std::lock_guard guard(c.use);
+  if (c.aborted.load()) return;
+  if (symmetric) n.drop_window(c.comm, static_cast<NcclWindow>(handle));
+  else n.drop(c.comm, handle);
+}
+
 }  // namespace
 
-const zs_collectives collectives = {sizeof(zs_collectives), open, unique_id,    create, part,
-                                    busy,                   run,  watch,        abort,  destroy};
+const zs_collectives collectives = {sizeof(zs_collectives), open,  unique_id, create,           part,     busy,    run,
+                                    watch,                  abort, destroy,   use_copy_engines, allocate, release, add_memory,
+                                    drop_memory};
 
 }  // namespace zs::cuda

@@ -165,7 +165,17 @@ int32_t moment_between(void *from, void *to, double *nanoseconds, char *error) {
 
 void moment_release(void *moment) { give_back(timed_pool, moment); }
 
+int32_t event_wait(zs_stream *stream, void *event, char *error) {
+  if (int32_t status = check(use_device(), error, "cudaSetDevice")) return status;
+  if (int32_t status = check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), error, "cudaEventSynchronize"))
+    return status;
+  return take_report(stream_of(stream), error);
+}
+
+// By whoever waits first, on whichever thread.
 int32_t take_report(Stream &stream, char *error) {
+  static std::mutex lock;
+  std::lock_guard guard(lock);
   Report &report = *stream.told;
   int32_t op = *static_cast<volatile int32_t *>(&report.op) - 1;
   if (op < 0) return ZS_OK;

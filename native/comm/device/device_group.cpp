@@ -31,9 +31,11 @@ std::string unhex(const std::string &text) {
   return bytes;
 }
 
-// What a rank says of itself: its device, and the id of a communicator; without an id the reason stands there.
+// What a rank says of itself: its device, how buffers are registered, and the id of a communicator; without an id the
+// reason stands there.
 struct Facts {
   std::string host, uuid, id, reason;
+  int buffers = 0;
 };
 
 Facts read(const std::string &text) {
@@ -44,6 +46,8 @@ Facts read(const std::string &text) {
   std::string rest = text.substr(at + std::string(kMark).size());
   size_t space = rest.find(' ');
   facts.uuid = rest.substr(0, space);
+  facts.buffers = atoi(rest.substr(space == std::string::npos ? 0 : space + 1).c_str());
+  if (space != std::string::npos) space = rest.find(' ', space + 1);
   std::string last = space == std::string::npos ? "" : rest.substr(space + 1);
   if (last.starts_with("id=")) facts.id = unhex(last.substr(3));
   else facts.reason = last;
@@ -57,6 +61,7 @@ CommError device_error(const std::string &what, const char *error) { return {"DE
 DeviceGroup::DeviceGroup(std::unique_ptr<ProcessGroup> host, const zs_backend &backend, const std::string &device_uuid,
                          int rank, int world_size, double timeout_seconds, Lost lost)
     : host_(std::move(host)),
+      backend_(backend),
       collectives_(backend.collectives),
       rank_(rank),
       world_size_(world_size),
@@ -64,14 +69,19 @@ DeviceGroup::DeviceGroup(std::unique_ptr<ProcessGroup> host, const zs_backend &b
       lost_(std::move(lost)) {
   char id[ZS_UNIQUE_ID_BYTES], error[ZS_ERROR_BYTES] = "the backend has no collectives";
   bool have = collectives_ && collectives_->open(error) == ZS_OK && collectives_->unique_id(id, error) == ZS_OK;
-  facts_ = host_->facts() + kMark + device_uuid + " " + (have ? "id=" + hex(id, sizeof id) : std::string(error));
+  int buffers = have ? static_cast<int>(registered_.configure(*collectives_)) : 0;
+  facts_ = host_->facts() + kMark + device_uuid + " " + std::to_string(buffers) + " " + (have ? "id=" + hex(id, sizeof id) : std::string(error));
 }
 
+// Messages that were sent are delivered first, under the eyes of the watcher.
 DeviceGroup::~DeviceGroup() {
+  for (auto &[key, link] : links_) link->finish();
   stop_.store(true);
   if (watcher_.joinable()) watcher_.join();
-  for (auto &[group, member] : members_)
-    if (member->communicator) collectives_->destroy(member->communicator);
+  for (auto &[group, member] : members_) {
+    registered_.remove(member->communicator);
+    collectives_->destroy(member->communicator);
+  }
 }
 
 std::string DeviceGroup::facts() const { return facts_; }
@@ -80,9 +90,11 @@ void DeviceGroup::connect(const std::vector<std::string> &facts) {
   std::vector<std::string> of_hosts;
   std::set<std::string> devices;
   std::string id;
+  int buffers = static_cast<int>(Buffers::symmetric);
   for (size_t r = 0; r < facts.size(); r++) {
     Facts one = read(facts[r]);
     of_hosts.push_back(one.host);
+    buffers = std::min(buffers, one.buffers);
     bool shared = !devices.insert(one.uuid).second && !getenv("NCCL_MULTI_RANK_GPU_ENABLE");
     if (r == 0) id = one.id;
     if (!note_.empty()) continue;
@@ -90,13 +102,16 @@ void DeviceGroup::connect(const std::vector<std::string> &facts) {
     else if (shared) note_ = "ranks share a device";
   }
   host_->connect(of_hosts);
+  for (int r = 0; r < world_size_; r++) ranks_[0].push_back(r);
   if (!note_.empty()) return;
+  registered_.agree(static_cast<Buffers>(buffers));
   char error[ZS_ERROR_BYTES] = "";
   auto world = std::make_unique<Member>();
   world->size = world_size_;
   if (collectives_->create(world_size_, rank_, id.data(), &world->communicator, error) != ZS_OK)
     throw device_error("commConnect", error);
   wait_made(world->communicator, "commConnect");
+  registered_.add(world->communicator);
   {
     std::lock_guard guard(lock_);
     members_[0] = std::move(world);
@@ -133,6 +148,7 @@ void DeviceGroup::wait_made(void *communicator, const std::string &what) {
 int DeviceGroup::group(const std::vector<int> &ranks) {
   int id = host_->group(ranks);
   std::unique_lock guard(lock_);
+  ranks_[id] = ranks;
   auto world = members_.find(0);
   if (world == members_.end() || !std::is_sorted(ranks.begin(), ranks.end())) return id;
   void *parent = world->second->communicator;
@@ -155,9 +171,82 @@ int DeviceGroup::group(const std::vector<int> &ranks) {
     throw;
   }
   wait_made(made->communicator, "commGroup");
+  registered_.add(made->communicator);
   guard.lock();
   members_[id] = std::move(made);
   return id;
+}
+
+// The sender makes the id, which the host carries.
+void *DeviceGroup::make_pair(int host_group, bool sends) {
+  char id[ZS_UNIQUE_ID_BYTES], error[ZS_ERROR_BYTES] = "";
+  if (sends && collectives_->unique_id(id, error) != ZS_OK) throw device_error("commLink", error);
+  CollectiveCall call{};
+  call.kind = sends ? Collective::send : Collective::recv;
+  call.group = host_group;
+  call.peer = sends ? 1 : 0;
+  call.input = call.output = id;
+  call.dtype = ZS_U8;
+  call.count = sizeof id;
+  host_->run(call);
+  void *made = nullptr;
+  if (collectives_->create(2, sends ? 0 : 1, id, &made, error) != ZS_OK) throw device_error("commLink", error);
+  wait_made(made, "commLink");
+  return made;
+}
+
+bool DeviceGroup::link(int group, int from, int to) {
+  std::vector<int> ranks;
+  {
+    std::lock_guard guard(lock_);
+    if (members_.empty()) return false;
+    ranks = ranks_.at(group);
+  }
+  int source = ranks[static_cast<size_t>(from)], target = ranks[static_cast<size_t>(to)];
+  bool sends = source == rank_;
+  std::tuple key{group, sends ? to : from, sends};
+  {
+    std::lock_guard guard(lock_);
+    if (links_.contains(key)) return true;
+  }
+  int host_group = host_->group({source, target});
+  auto made = std::make_unique<Link>(
+      Link::Ends{host_.get(), &backend_, host_group, sends ? 1 : 0, sends,
+                 "messages from rank " + std::to_string(source) + " to rank " + std::to_string(target)},
+      make_pair(host_group, sends), [this](const CommError &error) { give_up(error); });
+  Link *link = made.get();
+  {
+    std::lock_guard guard(lock_);
+    links_[key] = std::move(made);  // so that the watcher sees the first message, too
+  }
+  link->connect();
+  return true;
+}
+
+// Not where one of the ranks has the range in other memory.
+bool DeviceGroup::window(int group, void *data, size_t bytes) {
+  const Member *member = find(group);
+  if (!member || !registered_.is(Buffers::symmetric)) return false;
+  float missing = registered_.holds(data, bytes) ? 0 : 1;
+  CollectiveCall call{};
+  call.kind = Collective::all_reduce;
+  call.group = group;
+  call.output = &missing;
+  call.input = &missing;
+  call.count = 1;
+  call.dtype = ZS_F32;
+  host_->run(call);
+  if (missing > 0) return false;
+  registered_.add_window(member->communicator, data, bytes);
+  return true;
+}
+
+Link *DeviceGroup::find_link(const CollectiveCall &call) const {
+  bool sends = call.kind == Collective::send;
+  if (!sends && call.kind != Collective::recv) return nullptr;
+  std::lock_guard guard(lock_);
+  auto found = links_.find({call.group, call.peer, sends});
+  return found == links_.end() ? nullptr : found->second.get();
 }
 
 const DeviceGroup::Member *DeviceGroup::find(int group) const {
@@ -166,15 +255,9 @@ const DeviceGroup::Member *DeviceGroup::find(int group) const {
   return found == members_.end() ? nullptr : found->second.get();
 }
 
-// Messages are buffered where they pass through the host, which pipelines rely on: two ranks that send to each other
-// first would wait for ever on one communicator.
 bool DeviceGroup::takes(const CollectiveCall &call) const {
-  switch (call.kind) {
-    case Collective::barrier:
-    case Collective::send:
-    case Collective::recv: return false;
-    default: break;
-  }
+  if (call.kind == Collective::barrier) return false;
+  if (call.kind == Collective::send || call.kind == Collective::recv) return find_link(call) != nullptr;
   bool sums = call.kind == Collective::all_reduce || call.kind == Collective::reduce_scatter;
   if (sums && call.average && call.dtype > ZS_F16) return false;  // which the host refuses, with the reason
   return find(call.group) != nullptr;
@@ -186,6 +269,7 @@ void DeviceGroup::run(const CollectiveCall &call) {
     if (failed_) throw *failed_;
   }
   if (!call.stream) return host_->run(call);
+  if (Link *link = find_link(call)) return link->run(call);
   const Member *member = find(call.group);
   zs_exchange exchange = {static_cast<int32_t>(call.kind), call.dtype, call.output, call.input, call.count, call.peer,
                           call.average};
@@ -214,6 +298,7 @@ void DeviceGroup::fail(const CommError &error) {
     if (failed_) return;
     failed_ = std::make_unique<CommError>(error);
     for (auto &[group, member] : members_) all.push_back(member->communicator);
+    for (auto &[key, link] : links_) all.push_back(link->communicator());
   }
   if (all.empty()) return;
   lost_(error);
@@ -223,17 +308,19 @@ void DeviceGroup::fail(const CommError &error) {
 void DeviceGroup::watch() {
   while (!stop_.load()) {
     std::this_thread::sleep_for(std::chrono::milliseconds(kWatchMilliseconds));
-    std::vector<std::pair<int, void *>> all;
+    std::vector<std::pair<std::string, void *>> all;
     {
       std::lock_guard guard(lock_);
       if (failed_) return;
-      for (auto &[group, member] : members_) all.emplace_back(group, member->communicator);
+      for (auto &[group, member] : members_)
+        all.emplace_back("group " + std::to_string(group), member->communicator);
+      for (auto &[key, link] : links_) all.emplace_back(link->name(), link->communicator());
     }
     double longest = 0;
-    for (auto [group, communicator] : all) {
+    for (auto &[name, communicator] : all) {
       char error[ZS_ERROR_BYTES] = "";
       double seconds = 0;
-      std::string who = "rank " + std::to_string(rank_) + ", group " + std::to_string(group) + ": ";
+      std::string who = "rank " + std::to_string(rank_) + ", " + name + ": ";
       if (collectives_->watch(communicator, &seconds, error) != ZS_OK) return give_up({"RANK_LOST", who + error});
       if (seconds > timeout_)
         return give_up({"COLLECTIVE_TIMEOUT", who + "a collective between devices is under way for " +

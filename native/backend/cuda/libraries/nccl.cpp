@@ -37,6 +37,15 @@ Made make() {
   bind(Library::nccl, n.broadcast, "ncclBroadcast", missing);
   bind(Library::nccl, n.send, "ncclSend", missing);
   bind(Library::nccl, n.recv, "ncclRecv", missing);
+  bind(Library::nccl, n.version, "ncclGetVersion", missing);
+  std::string optional;
+  bind(Library::nccl, n.mem_alloc, "ncclMemAlloc", optional);
+  bind(Library::nccl, n.mem_free, "ncclMemFree", optional);
+  bind(Library::nccl, n.add, "ncclCommRegister", optional);
+  bind(Library::nccl, n.drop, "ncclCommDeregister", optional);
+  bind(Library::nccl, n.add_window, "ncclCommWindowRegister", optional);
+  bind(Library::nccl, n.drop_window, "ncclCommWindowDeregister", optional);
+  if (!optional.empty()) n.mem_alloc = nullptr;
   if (!missing.empty())
     made.reason = "NCCL " + library.version + " at " + library.path + " has no " + missing +
                   "; 2.27 or newer is needed";

@@ -10,6 +10,8 @@ namespace zs::cuda {
 enum { NCCL_OK = 0, NCCL_IN_PROGRESS = 7 };
 enum { NCCL_U8 = 1, NCCL_I32 = 2, NCCL_I64 = 4, NCCL_F16 = 6, NCCL_F32 = 7, NCCL_BF16 = 9 };
 enum { NCCL_SUM = 0, NCCL_AVERAGE = 4 };
+enum { NCCL_SYMMETRIC_WINDOW = 1 };
+enum { NCCL_POLICY_ZERO = 2 };  // of CTAs: none where a copy engine does; from 2.28 on
 
 using NcclComm = struct NcclCommOpaque *;
 struct NcclId {
@@ -34,6 +36,8 @@ struct NcclConfig {
   int nvls_ctas = INT_MIN;
 };
 
+using NcclWindow = struct NcclWindowOpaque *;
+
 struct Nccl {
   const char *(*error_string)(int result);
   const char *(*last_error)(NcclComm comm);
@@ -52,6 +56,14 @@ struct Nccl {
   int (*broadcast)(const void *in, void *out, size_t count, int type, int root, NcclComm comm, void *stream);
   int (*send)(const void *data, size_t count, int type, int peer, NcclComm comm, void *stream);
   int (*recv)(void *data, size_t count, int type, int peer, NcclComm comm, void *stream);
+  int (*version)(int *version);  // 23007 for 2.30.7
+  // All or none of them (2.27 on); nullptr: there are none.
+  int (*mem_alloc)(void **data, size_t bytes);
+  int (*mem_free)(void *data);
+  int (*add)(NcclComm comm, void *data, size_t bytes, void **handle);
+  int (*drop)(NcclComm comm, void *handle);
+  int (*add_window)(NcclComm comm, void *data, size_t bytes, NcclWindow *window, int flags);
+  int (*drop_window)(NcclComm comm, NcclWindow window);
 };
 
 // Opens the library, once. nullptr: `error` (of ZS_ERROR_BYTES) says why.
