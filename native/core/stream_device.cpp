@@ -134,8 +134,7 @@ std::unique_lock<std::mutex> Stream::alone() {
 
 void Stream::forget_past() {
   for (int s = 0; s < kNumStreams; s++) waited_[s] = peers_[s] ? peers_[s]->last_ : 0;
-  mark_.reset();
-  mark_sequence_ = 0;
+  placed_.clear();
   group_->progress.finished[index_].store(last_, std::memory_order_release);
 }
 
