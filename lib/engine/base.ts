@@ -156,7 +156,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     mesh.group('pp').allReduce(this.lossSum) // the last stage alone has one
     const norm = unscoped(() => zero.gradientNorm())
     const engine = this
-    zero.update({
+    const request = {
       get lr() {
         return engine.lr
       },
@@ -171,7 +171,13 @@ export abstract class BaseEngine<Args extends Tensor[]> {
       },
       norm,
       maxNorm,
-    })
+    }
+    try {
+      zero.update(request)
+    } catch (error) {
+      norm.dispose()
+      throw error
+    }
     return norm
   }
 

@@ -317,7 +317,13 @@ export function tensor(
     : (values as NumericArray)
   const dtype = options.dtype ?? dtypeOfArray(typed)
   const { constant = false } = options
-  return empty(shape ?? [typed.length], { ...options, dtype }).write(typed, { constant })
+  const made = empty(shape ?? [typed.length], { ...options, dtype })
+  try {
+    return made.write(typed, { constant })
+  } catch (error) {
+    made.dispose()
+    throw error
+  }
 }
 
 function dtypeOfArray(values: NumericArray): DType {
