@@ -1,6 +1,6 @@
 // Figures of a device, each as a share of what the same run measures: copies first, then products and the kernels that
 // live from bandwidth. Medians of repeats, each long enough to hide the launches.
-//   node scripts/gpu-figures.mjs DEVICE OUT.json        (on the cpu: small shapes, to try the script)
+//   node scripts/gpu-figures.mjs DEVICE OUT.json [--small]        (--small, and on the cpu: to try the script)
 import { writeFileSync } from 'node:fs'
 import { binding } from '../dist/binding/native.js'
 import { ops } from '../dist/index.js'
@@ -15,7 +15,7 @@ if (device === 'cuda' && devices.length === 0) {
   process.exit(77)
 }
 native.configure({ threads: 0, serial: false, device })
-const small = device === 'cpu'
+const small = device === 'cpu' || process.argv.includes('--small')
 const rows = []
 
 /** Seconds of one call: the median of 5 repeats of as many as take about 50 ms. */
