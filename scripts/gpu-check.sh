@@ -51,16 +51,16 @@ step() { # name, seconds at most of ten minutes, command…
   say "$word $name, $(($(date +%s) - start)) s"
 }
 
-built=cmake-build/tests/test/native/cuda
+built=cmake-build/test/native/cuda
 runner=$built/gpu_runner
-small=()
+small=() few=()
 export ZEROSHARD_CUDA=$PWD/build/Release/libzeroshard_cuda13.so
 if [ "$device" != cuda ]; then # pretended devices are slow
   export ZEROSHARD_CUDA=$PWD/$built/libzeroshard_cuda13.so ZEROSHARD_CUBLASLT=$PWD/$built/libcublasLt.so
   small=(--small)
 fi
 runs_on=$device
-[ "$device" = stand-in ] && runs_on=cuda
+[ "$device" = stand-in ] && runs_on=cuda few=(--steps 3)
 export ZEROSHARD_TEST_DEVICE=$runs_on TAP_TIMEOUT=$((60 * minutes)) # tap ends a file after 30 s otherwise
 on_device=(node --import tsx --import ./test/helpers/on-device.ts)
 # Test files one by one; ends with the first status that is not 0, after all have run.
@@ -85,7 +85,7 @@ step kernels 60 "$runner" frame elementwise rows optimizers moves attention matm
 step op 110 bash -c "$files" bash test/op/*.test.ts
 step op-serial 30 env ZEROSHARD_SERIAL=1 "${on_device[@]}" test/op/ops.test.ts
 # A small model from the same seed on the device, serially too, and on the CPU: one loss curve.
-step train 45 node scripts/gpu-train.mjs "$runs_on" "$folder/train"
+step train 45 node scripts/gpu-train.mjs "$runs_on" "$folder/train" "${few[@]}"
 step pressure 15 node --import tsx test/gpu/pressure.test.ts
 step ranks 75 node --import tsx test/gpu/ranks.test.ts
 step offload 40 node --import tsx test/ranks/offload.test.ts
