@@ -35,6 +35,7 @@ Steps steps_of(const zs_tensor &a, const zs_tensor &b, const zs_tensor &y) {
       s.ndim++;
     }
   }
+  if (s.ndim == 0) s.ndim = 1, s.size[0] = 1;  // one element
   return s;
 }
 
