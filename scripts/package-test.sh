@@ -9,6 +9,18 @@ mkdir "$folder/user"
 cd "$folder/user"
 echo '{ "name": "user", "private": true, "type": "module" }' > package.json
 npm install --silent --ignore-scripts --no-audit --no-fund "$folder"/zeroshard-*.tgz
+# What is compiled asks for nothing newer than glibc 2.34 (RHEL 9, Ubuntu 22.04), nor for a libstdc++ at all.
+newest_glibc=GLIBC_2.34
+for file in node_modules/zeroshard/prebuilds/*/*.node node_modules/zeroshard/prebuilds/*/*.so; do
+  [ -e "$file" ] || continue
+  asks=$(objdump -T "$file" | grep -oE 'GLIBC(XX)?_[0-9.]+' | sort -Vu)
+  newest=$( (echo "$newest_glibc" && grep -v GLIBCXX <<< "$asks") | sort -V | tail -1)
+  if [ "$newest" != "$newest_glibc" ] || grep -q GLIBCXX <<< "$asks"; then
+    echo "$file asks for $newest and $(grep -c GLIBCXX <<< "$asks") versions of libstdc++; $newest_glibc and none are the limit:"
+    objdump -T "$file" | grep -E "$newest|GLIBCXX" | head -5
+    exit 1
+  fi
+done
 for i in $(seq 400); do echo "the whale and the captain of ship $i look at the sea."; done > text.txt
 cat > config.json <<'JSON'
 {

@@ -27,8 +27,8 @@ const Shared &shared() {
     if (!dladdr(reinterpret_cast<void *>(&shared), &place) || !place.dli_fname)
       return made.reason = "the addon does not know where it lies", made;
     std::string addon = place.dli_fname;
-    const char *given = getenv("ZEROSHARD_CUDA");
-    made.path = given && given[0] ? given : addon.substr(0, addon.rfind('/') + 1) + kBackendFile;
+    const char *named = getenv("ZEROSHARD_CUDA");  // another build of it
+    made.path = named && named[0] ? named : addon.substr(0, addon.rfind('/') + 1) + kBackendFile;
     void *handle = dlopen(made.path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!handle) {
       const char *why = dlerror();

@@ -1,13 +1,12 @@
 // Preloaded (`node --import tsx --import ./test/helpers/on-device.ts TEST`): what follows runs on the device of
-// ZEROSHARD_TEST_DEVICE. Exit status 77 with the reason where there is none.
+// ZEROSHARD_TEST_DEVICE, on one stream with ZEROSHARD_SERIAL=1, whatever the test asks for.
+
 import { binding } from '../../lib/binding/native.js'
 import { readEnvironment } from '../../lib/launch/env.js'
+import { device } from './device.js'
 
+const { native } = binding()
 const { serial } = readEnvironment()
-const device = process.env.ZEROSHARD_TEST_DEVICE === 'cpu' ? 'cpu' : 'cuda'
-const { devices, reason } = binding().native.devices()
-if (device === 'cuda' && devices.length === 0) {
-  console.error(`no device: ${reason}`)
-  process.exit(77)
-}
-binding().native.configure({ threads: 0, serial, device })
+const configure = native.configure.bind(native)
+native.configure = (options) => configure({ ...options, serial: options.serial || serial, device })
+native.configure({ threads: 0, serial })

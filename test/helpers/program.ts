@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
+import { device } from './device.js'
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 export const main = join(root, 'dist/cli/main.js')
@@ -72,7 +73,7 @@ export class Workspace {
   start(args: string[], env: NodeJS.ProcessEnv = {}): { child: ChildProcess; done: Promise<Omit<Outcome, 'steps'>> } {
     const child = spawn(process.execPath, [main, ...args], {
       cwd: this.folder,
-      env: { ...process.env, NODE_OPTIONS: '', ...env },
+      env: { ...process.env, NODE_OPTIONS: '', ...(device !== 'cpu' && { ZEROSHARD_DEVICE: device }), ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     let [stdout, stderr] = ['', '']

@@ -4,10 +4,10 @@
 
 namespace zs::cuda {
 namespace {
-template <class O, bool V> struct Apply {
+template <bool V> struct Apply {
   static constexpr int N = kParameters;
   float *param;
-  O *out;
+  ModelCopy out;
   const float *update, *param_norm, *update_norm, *norm;
   double lr, lowest, highest;
   float keep;
@@ -27,7 +27,7 @@ template <class O, bool V> struct Apply {
 #pragma unroll
     for (int j = 0; j < N; j++) p.at[j] = Exact(p.at[j]) * keep - Exact(step) * u.at[j];
     store<V>(param + i, p, n);
-    if (out) store<V>(out + i, p, n);
+    if (out.data) out.write<V>(i, p, n);
   }
 };
 }  // namespace
@@ -35,15 +35,13 @@ template <class O, bool V> struct Apply {
 int32_t apply_update(zs_call *call) {
   const double *s = call->scalars;
   const bool wide = aligned(call, {APPLY_UPDATE_PARAM, APPLY_UPDATE_OUT, APPLY_UPDATE_UPDATE});
-  return by_float(call, present(call, APPLY_UPDATE_OUT) ? dtype_of(call, APPLY_UPDATE_OUT) : ZS_BF16, [&]<class O>(O) {
-    return by_flag(wide, [&](auto v) {
-      const Apply<O, v.value> body{data<float>(call, APPLY_UPDATE_PARAM), data<O>(call, APPLY_UPDATE_OUT),
-                                   data<float>(call, APPLY_UPDATE_UPDATE), data<float>(call, APPLY_UPDATE_PARAM_NORM),
-                                   data<float>(call, APPLY_UPDATE_UPDATE_NORM), data<float>(call, APPLY_UPDATE_NORM),
-                                   s[APPLY_UPDATE_LR], s[APPLY_UPDATE_MIN], s[APPLY_UPDATE_MAX],
-                                   rest(s[APPLY_UPDATE_LR] * s[APPLY_UPDATE_WEIGHT_DECAY])};
-      return run_packs<kParameters>(call, count_of(call, APPLY_UPDATE_PARAM), body);
-    });
+  const ModelCopy out{data<void>(call, APPLY_UPDATE_OUT), dtype_of(call, APPLY_UPDATE_OUT)};
+  return by_flag(wide, [&](auto v) {
+    const Apply<v.value> body{data<float>(call, APPLY_UPDATE_PARAM), out, data<float>(call, APPLY_UPDATE_UPDATE),
+                              data<float>(call, APPLY_UPDATE_PARAM_NORM), data<float>(call, APPLY_UPDATE_UPDATE_NORM),
+                              data<float>(call, APPLY_UPDATE_NORM), s[APPLY_UPDATE_LR], s[APPLY_UPDATE_MIN], s[APPLY_UPDATE_MAX],
+                              rest(s[APPLY_UPDATE_LR] * s[APPLY_UPDATE_WEIGHT_DECAY])};
+    return run_packs<kParameters>(call, count_of(call, APPLY_UPDATE_PARAM), body);
   });
 }
 

@@ -35,6 +35,7 @@ Steps steps_of(const zs_tensor &a, const zs_tensor &b, const zs_tensor &y) {
       s.ndim++;
     }
   }
+  if (s.ndim == 0) s.ndim = 1, s.size[0] = 1;  // one element
   return s;
 }
 
@@ -99,12 +100,16 @@ template <class T, bool V, Form A, Form B> struct Binary {
 
 Form form_of(int64_t count, int64_t y_count) { return count == y_count ? kWhole : count == 1 ? kOne : kAny; }
 
-template <class Body> int32_t by_form(Form form, Body body) {
-  switch (form) {
-    case kWhole: return body(std::integral_constant<Form, kWhole>{});
-    case kOne: return body(std::integral_constant<Form, kOne>{});
-    default: return body(std::integral_constant<Form, kAny>{});
-  }
+// The forms that training meets have kernels of their own: one operand is whole. The rest, and what is not aligned, shares one
+// that reads both from anywhere.
+template <class Body> int32_t by_forms(Form a, Form b, Body body) {
+  using Whole = std::integral_constant<Form, kWhole>;
+  using One = std::integral_constant<Form, kOne>;
+  using Any = std::integral_constant<Form, kAny>;
+  if (a == kWhole && b == kWhole) return body(Whole{}, Whole{});
+  if (a == kWhole) return b == kOne ? body(Whole{}, One{}) : body(Whole{}, Any{});
+  if (b == kWhole) return a == kOne ? body(One{}, Whole{}) : body(Any{}, Whole{});
+  return body(Any{}, Any{});
 }
 
 }  // namespace
@@ -115,16 +120,15 @@ int32_t binary(zs_call *call) {
   if (count == 0) return ZS_OK;
   const Steps steps = steps_of(t[BINARY_A], t[BINARY_B], t[BINARY_Y]);
   const bool wide = aligned(call, {BINARY_Y, BINARY_A, BINARY_B});
+  const Form a_form = form_of(t[BINARY_A].count, count), b_form = form_of(t[BINARY_B].count, count);
   return by_float(call, dtype_of(call, BINARY_Y), [&]<class T>(T) {
-    return by_flag(wide, [&](auto v) {
-      return by_form(form_of(t[BINARY_A].count, count), [&](auto a) {
-        return by_form(form_of(t[BINARY_B].count, count), [&](auto b) {
-          const Binary<T, v.value, a.value, b.value> body{data<T>(call, BINARY_Y), data<T>(call, BINARY_A), data<T>(call, BINARY_B),
-                                                          static_cast<int>(integer(call, 0)), steps};
-          return run_packs<kPack<T>>(call, count, body);
-        });
-      });
-    });
+    const auto run = [&](auto v, auto a, auto b) {
+      const Binary<T, v.value, a.value, b.value> body{data<T>(call, BINARY_Y), data<T>(call, BINARY_A), data<T>(call, BINARY_B),
+                                                      static_cast<int>(integer(call, 0)), steps};
+      return run_packs<kPack<T>>(call, count, body);
+    };
+    if (!wide) return run(std::false_type{}, std::integral_constant<Form, kAny>{}, std::integral_constant<Form, kAny>{});
+    return by_forms(a_form, b_form, [&](auto a, auto b) { return run(std::true_type{}, a, b); });
   });
 }
 

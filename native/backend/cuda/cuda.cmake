@@ -44,6 +44,6 @@ target_compile_options(zeroshard_cuda13 PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
   ${codes} -t 2 --expt-relaxed-constexpr --compress-mode=size
   -Xcompiler=-fvisibility=hidden>)
 target_link_libraries(zeroshard_cuda13 PRIVATE CUDA::cudart_static Threads::Threads ${CMAKE_DL_LIBS})
-target_link_options(zeroshard_cuda13 PRIVATE -static-libstdc++ -static-libgcc -Wl,--strip-all
+target_link_options(zeroshard_cuda13 PRIVATE -static-libstdc++ -Wl,--gc-sections -Wl,--strip-all
   -Wl,--version-script=${CMAKE_SOURCE_DIR}/native/backend/cuda/exports.map -Wl,--no-undefined)
 set_property(TARGET zeroshard_cuda13 APPEND PROPERTY LINK_DEPENDS ${CMAKE_SOURCE_DIR}/native/backend/cuda/exports.map)

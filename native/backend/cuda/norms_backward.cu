@@ -118,11 +118,9 @@ template <class T, bool Layer> int32_t run(zs_call *call, Backward<T> f, float *
     f.parts = scratch<float>(call, static_cast<int64_t>(blocks) * 2 * f.cols);
     if (!f.parts) return ZS_NO_MEMORY;
   }
-  const int32_t bad = by_flag(wide && f.cols % kPack<T> == 0, [&](auto v) {
-    return by_packs(shape.packs, [&](auto packs) {
-      if constexpr (packs.value * kPack<T> > 16) return int32_t{ZS_UNSUPPORTED};
-      else return launch(call, backward_kernel<T, v.value, packs.value, Layer>, blocks, shape.threads, 0, f);
-    });
+  const int32_t bad = by_walk(wide && f.cols % kPack<T> == 0, shape.packs, [&](auto v, auto packs) {
+    if constexpr (packs.value * kPack<T> > 16) return int32_t{ZS_UNSUPPORTED};
+    else return launch(call, backward_kernel<T, v.value, packs.value, Layer>, blocks, shape.threads, 0, f);
   });
   if (bad || !f.parts) return bad;
   const dim3 grid(static_cast<unsigned>(ceil_div(f.cols, 32)), 2);

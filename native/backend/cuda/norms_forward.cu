@@ -82,10 +82,8 @@ __global__ void __launch_bounds__(kMostThreads) forward_kernel(const Forward<T> 
 template <class T, bool Layer> int32_t run(zs_call *call, const Forward<T> &f, bool wide) {
   if (f.rows == 0) return ZS_OK;
   const RowShape shape = row_shape(f.cols, kPack<T>, 4, kMostThreads);
-  return by_flag(wide && f.cols % kPack<T> == 0, [&](auto v) {
-    return by_packs(shape.packs, [&](auto packs) {
-      return launch(call, forward_kernel<T, v.value, packs.value, Layer>, resident(call, f.rows, shape.threads), shape.threads, 0, f);
-    });
+  return by_walk(wide && f.cols % kPack<T> == 0, shape.packs, [&](auto v, auto packs) {
+    return launch(call, forward_kernel<T, v.value, packs.value, Layer>, resident(call, f.rows, shape.threads), shape.threads, 0, f);
   });
 }
 

@@ -1,7 +1,7 @@
 // One case of an operation: the CPU's kernel tells what is right. CUDA's sources, compiled for the host by the shim,
 // run on memory between unmapped pages, once flush with its start (aligned) and once with its end, with the threads
 // in two orders that must give the same bits (else they race). Inputs and the bytes around must stay as they were.
-// The same cases run on a GPU, twice each.
+// The same cases run on a GPU, and on a stand-in for one (stand_in/), twice each.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -54,7 +54,8 @@ bool device_has(zs_op op);
 // What the tensors are after the call. unaligned: at addresses aligned to their elements only; again: a second time,
 // where threads can be made to run in another order, in that.
 std::vector<Value> run_device(const Case &c, bool unaligned, bool again);
-void figures();  // times, where there are any to take
+void frame();              // what the device has beside kernels, where it has more
+void figures(bool small);  // times, where there are any to take
 
 void expect(bool right, const std::string &what);
 int failures();
@@ -66,6 +67,7 @@ void optimizers();
 void moves();
 void attention();
 void float8();
+void matmul();
 
 inline const int kFloats[] = {ZS_F32, ZS_BF16, ZS_F16};
 

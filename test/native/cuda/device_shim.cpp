@@ -81,7 +81,8 @@ int device_open() {
   return 0;
 }
 bool device_has(zs_op op) { return kernels[op] != nullptr; }
-void figures() {}
+void frame() {}
+void figures(bool) {}
 
 std::vector<Value> run_device(const Case &c, bool at_end, bool backward) {
   static zs::cuda::Context context{0, 3, 90, 227 * 1024, 50 << 20, &report, workspace, nullptr};

@@ -62,8 +62,8 @@ template <class T> T *scratch(zs_call *call, int64_t count) {
 template <class... P, class... A>
 int32_t launch(zs_call *call, void (*kernel)(P...), dim3 grid, int threads, size_t shared, A... arguments) {
 #ifdef ZS_CUDA_SHIM
-  shim::launch(grid, static_cast<unsigned>(threads), shared, [&] { kernel(static_cast<P>(arguments)...); });
-  return call ? ZS_OK : ZS_DEVICE_ERROR;
+  shim::launch(call->stream, grid, static_cast<unsigned>(threads), shared, [=] { kernel(static_cast<P>(arguments)...); });
+  return ZS_OK;
 #else
   const auto run = [&](P... values) {
     void *pointers[] = {static_cast<void *>(&values)...};

@@ -44,10 +44,23 @@ struct Rule {
   static constexpr bool reads_second = false, writes_second = false, clears_second = false;
 };
 
-template <class R, class G, class O, bool V> struct Update {
+// The copy of the parameters in the model's type; absent: none. Which type is a branch that all threads take alike, for a
+// third of the kernels.
+struct ModelCopy {
+  void *data;
+  int dtype;
+
+  template <bool V, int N> __device__ void write(int64_t i, const Floats<N> &p, int n) const {
+    if (dtype == ZS_BF16) store<V>(static_cast<bf16 *>(data) + i, p, n);
+    else if (dtype == ZS_F16) store<V>(static_cast<f16 *>(data) + i, p, n);
+    else store<V>(static_cast<float *>(data) + i, p, n);
+  }
+};
+
+template <class R, class G, bool V> struct Update {
   static constexpr int N = kParameters;
   float *param, *first, *second;
-  O *out;
+  ModelCopy out;
   G *grad;
   Gradient gradient;
   R rule;
@@ -66,7 +79,7 @@ template <class R, class G, class O, bool V> struct Update {
       if (R::writes_param) store<V>(param + i, p, n);
       if (R::writes_first) store<V>(first + i, a, n);
       if (R::writes_second) store<V>(second + i, b, n);
-      if (out) store<V>(out + i, p, n);
+      if (out.data) out.write<V>(i, p, n);
     } else if (R::clears_second) {
       store<V>(second + i, Floats<N>{}, n);
     }
@@ -75,18 +88,15 @@ template <class R, class G, class O, bool V> struct Update {
 };
 
 template <class R> int32_t run_optimizer(zs_call *call, const Places &p, const Gradient &gradient, const R &rule) {
-  const int out_dtype = p.out >= 0 && present(call, p.out) ? dtype_of(call, p.out) : ZS_BF16;
+  const ModelCopy out = p.out < 0 ? ModelCopy{nullptr, ZS_F32} : ModelCopy{data<void>(call, p.out), dtype_of(call, p.out)};
   uintptr_t all = 0;
   for (int place : {p.param, p.first, p.second, p.out, p.grad})
     if (place >= 0) all |= reinterpret_cast<uintptr_t>(call->tensors[place].data);
   const auto at = [call](int place) { return place < 0 ? nullptr : data<float>(call, place); };
   return by_flag(all % 16 == 0, [&](auto v) {
     return by_float(call, dtype_of(call, p.grad), [&]<class G>(G) {
-      return by_float(call, out_dtype, [&]<class O>(O) {
-        const Update<R, G, O, v.value> body{at(p.param), at(p.first), at(p.second), p.out < 0 ? nullptr : data<O>(call, p.out),
-                                               data<G>(call, p.grad), gradient, rule};
-        return run_packs<kParameters>(call, count_of(call, p.grad), body);
-      });
+      const Update<R, G, v.value> body{at(p.param), at(p.first), at(p.second), out, data<G>(call, p.grad), gradient, rule};
+      return run_packs<kParameters>(call, count_of(call, p.grad), body);
     });
   });
 }

@@ -35,6 +35,13 @@ template <class Body> int32_t by_packs(int packs, Body body) {
   }
 }
 
+// body(whether rows are read by 16 bytes, packs): rows that are not have no kernels with registers of their own, as they are rare;
+// they are read again by each pass, from the caches.
+template <class Body> int32_t by_walk(bool wide, int packs, Body body) {
+  if (!wide) return body(std::false_type{}, std::integral_constant<int, 0>{});
+  return by_packs(packs, [&](auto p) { return body(std::true_type{}, p); });
+}
+
 // Two sums at once, for the price of one exchange.
 __device__ inline float2 block_sum(float a, float b, float2 *buffer) {
   a = warp_reduce(a, Sum{}), b = warp_reduce(b, Sum{});

@@ -11,10 +11,19 @@
 #include <cstring>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace zs::shim {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kStack = 1024 * 1024;  // frames are several times as large
+#else
 constexpr size_t kStack = 64 * 1024;
+#endif
 enum class State { ready, at_barrier, at_exchange, done };
 
 struct Fiber {
@@ -26,6 +35,9 @@ struct Fiber {
   char *stack = nullptr;
   State state = State::done;
   uint64_t exchanges = 0;
+  size_t stack_bytes = 0;  // the address sanitizer's affair, as what follows
+  const void *stack_bottom = nullptr;
+  void *fake_stack = nullptr;
 };
 
 struct Warp {
@@ -71,9 +83,28 @@ zs_shim_switch:
   ret
 .size zs_shim_switch, .-zs_shim_switch
 )");
-void change(Fiber &from, Fiber &to) { zs_shim_switch(&from.stack_pointer, to.stack_pointer); }
+void change_stack(Fiber &from, Fiber &to) { zs_shim_switch(&from.stack_pointer, to.stack_pointer); }
 #else
-void change(Fiber &from, Fiber &to) { swapcontext(&from.context, &to.context); }
+void change_stack(Fiber &from, Fiber &to) { swapcontext(&from.context, &to.context); }
+#endif
+
+// The address sanitizer is told which stack runs; it tells the bounds of the one before, which of the scheduler are known so
+// alone.
+#if defined(__SANITIZE_ADDRESS__)
+void arrived(Fiber &fiber, bool from_scheduler) {
+  const void *bottom = nullptr;
+  size_t bytes = 0;
+  __sanitizer_finish_switch_fiber(fiber.fake_stack, &bottom, &bytes);
+  if (from_scheduler) machine.scheduler.stack_bottom = bottom, machine.scheduler.stack_bytes = bytes;
+}
+void change(Fiber &from, Fiber &to) {
+  __sanitizer_start_switch_fiber(&from.fake_stack, to.stack_bottom, to.stack_bytes);
+  change_stack(from, to);
+  arrived(from, &from != &machine.scheduler);
+}
+#else
+void arrived(Fiber &, bool) {}
+void change(Fiber &from, Fiber &to) { change_stack(from, to); }
 #endif
 
 void give_way(State state) {
@@ -83,6 +114,7 @@ void give_way(State state) {
 }
 
 [[noreturn]] void fiber_main() {
+  arrived(machine.fibers[machine.current], true);
   machine.entry(machine.body);
   for (;;) give_way(State::done);
 }
@@ -95,6 +127,10 @@ void prepare(Fiber &fiber) {
   }
   fiber.state = State::ready;
   fiber.exchanges = 0;
+  fiber.stack_bottom = fiber.stack, fiber.stack_bytes = kStack, fiber.fake_stack = nullptr;
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(fiber.stack, kStack);  // of a block that did not end
+#endif
 #if defined(__x86_64__)
   void **top = reinterpret_cast<void **>(fiber.stack + kStack) - 2;  // at entry: 8 below a multiple of 16
   *top = reinterpret_cast<void *>(&fiber_main);

@@ -4,7 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
+#include <functional>
 
 struct dim3;
 
@@ -37,8 +37,21 @@ const char *take_error();
 using Entry = void (*)(void *);
 void run(Index grid, unsigned threads, size_t shared, Entry entry, void *body);
 
-template <class Grid, class Body> void launch(const Grid &grid, unsigned threads, size_t shared, Body body) {
-  run({grid.x, grid.y, grid.z}, threads, shared, [](void *b) { (*static_cast<Body *>(b))(); }, &body);
+// What is launched on a stream runs when the stream comes to it.
+class Stream {
+ public:
+  virtual void add(std::function<void()> work) = 0;
+
+ protected:
+  ~Stream() = default;
+};
+
+// On no stream (nullptr): at once.
+template <class Grid, class Body> void launch(void *stream, const Grid &grid, unsigned threads, size_t shared, Body body) {
+  const Index size{grid.x, grid.y, grid.z};
+  std::function<void()> go = [=]() mutable { run(size, threads, shared, [](void *b) { (*static_cast<Body *>(b))(); }, &body); };
+  if (stream) static_cast<Stream *>(stream)->add(std::move(go));
+  else go();
 }
 
 }  // namespace zs::shim
