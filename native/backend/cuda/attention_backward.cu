@@ -243,6 +243,9 @@ int32_t attention_backward(zs_call *call) {
   if (a.tk == 0 || a.d == 0) return fail(call, ZS_BAD_ARGUMENT, "attention over no keys");
   if (a.d > 256) return fail(call, ZS_UNSUPPORTED, "heads of %ld; on CUDA they have 256 elements at most", static_cast<long>(a.d));
   if (a.b == 0 || a.hq == 0) return ZS_OK;
+  bool done = false;
+  if (attention_cudnn != nullptr)
+    if (const int32_t bad = attention_cudnn(call, true, &done); bad != ZS_OK || done) return bad;
   if (dtype_of(call, ATTENTION_BACKWARD_Q) == ZS_F32) return attention_backward_f32(call, a);
   float *delta = scratch<float>(call, std::max<int64_t>(1, a.b * a.hq * a.tq));
   if (!delta) return ZS_NO_MEMORY;

@@ -236,6 +236,9 @@ int32_t attention_forward(zs_call *call) {
   if (a.tk == 0 || a.d == 0) return fail(call, ZS_BAD_ARGUMENT, "attention over no keys");
   if (a.d > 256) return fail(call, ZS_UNSUPPORTED, "heads of %ld; on CUDA they have 256 elements at most", static_cast<long>(a.d));
   if (a.tq == 0 || a.b == 0 || a.hq == 0) return ZS_OK;
+  bool done = false;
+  if (attention_cudnn != nullptr)
+    if (const int32_t bad = attention_cudnn(call, false, &done); bad != ZS_OK || done) return bad;
   if (dtype_of(call, ATTENTION_Q) == ZS_F32) return attention_forward_f32(call, a);
   return by_float(call, dtype_of(call, ATTENTION_Q), [&]<class T>(T) {
     if constexpr (std::is_same_v<T, float>) {

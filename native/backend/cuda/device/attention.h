@@ -2,6 +2,7 @@
 // mma's results.
 #pragma once
 #include "../../../ops/attention.h"
+#include "../attention_cudnn.h"
 #include "launch.h"
 #include "mma.h"
 #include "philox.h"

@@ -1,0 +1,50 @@
+#include "cudnn.h"
+
+#include <cstdio>
+#include <string>
+
+#include "find.h"
+
+namespace zs::cuda {
+
+namespace {
+
+struct Made {
+  Cudnn cudnn = {};
+  std::string reason;
+};
+
+Made make() {
+  Made made;
+  const Opened &library = open_library(Library::cudnn);
+  if (!library.handle) return {{}, library.reason};
+  const std::string named = "cuDNN " + library.version + " at " + library.path;
+  size_t (*version)() = nullptr;
+  std::string missing;
+  Cudnn &d = made.cudnn;
+  bind(Library::cudnn, version, "cudnnGetVersion", missing);
+  bind(Library::cudnn, d.error_string, "cudnnGetErrorString", missing);
+  bind(Library::cudnn, d.last_error, "cudnnGetLastErrorString", missing);
+  bind(Library::cudnn, d.create, "cudnnCreate", missing);
+  bind(Library::cudnn, d.set_stream, "cudnnSetStream", missing);
+  bind(Library::cudnn, d.descriptor_create, "cudnnBackendCreateDescriptor", missing);
+  bind(Library::cudnn, d.descriptor_destroy, "cudnnBackendDestroyDescriptor", missing);
+  bind(Library::cudnn, d.finalize, "cudnnBackendFinalize", missing);
+  bind(Library::cudnn, d.set, "cudnnBackendSetAttribute", missing);
+  bind(Library::cudnn, d.get, "cudnnBackendGetAttribute", missing);
+  bind(Library::cudnn, d.execute, "cudnnBackendExecute", missing);
+  if (!missing.empty()) made.reason = named + " has no " + missing + "; 9.18 or newer is needed";
+  else if (version() < static_cast<size_t>(kCudnnLeast)) made.reason = named + " is too old: 9.18 or newer is needed";
+  return made;
+}
+
+}  // namespace
+
+const Cudnn *cudnn(char *error) {
+  static const Made made = make();
+  if (made.reason.empty()) return &made.cudnn;
+  snprintf(error, ZS_ERROR_BYTES, "%s", made.reason.c_str());
+  return nullptr;
+}
+
+}  // namespace zs::cuda
