@@ -74,7 +74,7 @@ t.test('misuse is named with its cure', async (t) => {
     message: /layers\.0 \[20, 16\] does not divide by 16/,
   })
   const device = (index: number, name: string, capability: number) => ({
-    ...{ index, name, capability },
+    ...{ index, name, capability, uuid: '' },
     ...{ totalBytes: 0, multiprocessors: 1, driver: 13, runtime: 13 },
   })
   checkDevices([device(0, 'H100', 9), device(1, 'L40', 8.9)])

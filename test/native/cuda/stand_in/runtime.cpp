@@ -160,6 +160,11 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return answer(cudaSuccess);
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) { return answer(passed(event->moment) ? cudaSuccess : cudaErrorNotReady); }
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to) {
+  if (!passed(from->moment) || !passed(to->moment)) return answer(cudaErrorNotReady);
+  *milliseconds = std::chrono::duration<float, std::milli>(to->moment->time - from->moment->time).count();
+  return answer(cudaSuccess);
+}
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   wait(event->moment);
   return answer(cudaSuccess);

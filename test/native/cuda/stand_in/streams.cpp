@@ -111,7 +111,7 @@ void Stream::run() {
       task.work = nullptr;
       guard.lock();
     }
-    if (task.tells) task.tells->passed = true;
+    if (task.tells) task.tells->time = std::chrono::steady_clock::now(), task.tells->passed = true;
     done_++;
     shared().moved.notify_all();
   }

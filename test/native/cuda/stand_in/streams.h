@@ -1,6 +1,7 @@
 // Streams and events of the stand-in for a device: a stream is a thread that runs what is queued late and in bursts;
 // between streams only events order anything.
 #pragma once
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -17,6 +18,7 @@ namespace zs::stand_in {
 // What an event stands for once it is recorded.
 struct Moment {
   bool passed = false;
+  std::chrono::steady_clock::time_point time;
 };
 
 class Stream final : public shim::Stream {
