@@ -8,6 +8,8 @@
 #include <mutex>
 #include <vector>
 
+#include "../attention_cudnn.h"
+
 namespace zs::cuda {
 
 namespace {
@@ -162,7 +164,8 @@ int32_t library_info(int32_t index, zs_library_info *info) {
   snprintf(info->name, sizeof info->name, "%s", descriptions[index].name);
   snprintf(info->version, sizeof info->version, "%s", opened.version.c_str());
   snprintf(info->path, sizeof info->path, "%s", opened.path.c_str());
-  snprintf(info->note, sizeof info->note, "%s", opened.reason.c_str());
+  const bool attention = opened.handle && static_cast<Library>(index) == Library::cudnn && attention_choice;
+  snprintf(info->note, sizeof info->note, "%s", attention ? attention_choice().c_str() : opened.reason.c_str());
   return ZS_OK;
 }
 
