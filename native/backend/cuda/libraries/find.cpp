@@ -28,7 +28,7 @@ const Description descriptions[kNumLibraries] = {
     {"nccl", "ZEROSHARD_NCCL", {"libnccl.so.2"}, {"nvidia/nccl/lib", "nvidia/cu13/lib"},
      "the package libnccl2, or pip's nvidia-nccl-cu13", "one device works; ranks exchange through host memory"},
     {"cudnn", "ZEROSHARD_CUDNN", {"libcudnn.so.9"}, {"nvidia/cudnn/lib", "nvidia/cu13/lib"},
-     "the package libcudnn9-cuda-13, or pip's nvidia-cudnn-cu13", "nothing: attention has its own kernels"},
+     "the package libcudnn9-cuda-13, or pip's nvidia-cudnn-cu13", "attention through our own kernels"},
     {"nvml", "ZEROSHARD_NVML", {"libnvidia-ml.so.1"}, {}, "the NVIDIA driver", "no clocks and power in reports"},
 };
 
