@@ -104,7 +104,7 @@ export interface NativeDevices {
     driver: number // the CUDA version that the driver can do: 13 or 12.8
     runtime: number
   }[]
-  /** Without a path: not found, and `note` says which package brings it. */
+  /** Without a path: not found, and `note` says which package brings it; else perhaps what it is used for, and why. */
   libraries: { name: string; version: string; path: string; note: string }[]
   /** Operations that the backend lacks. */
   missingKernels: string[]

@@ -32,6 +32,6 @@ function cudaRows({ loaded, path, reason, devices, libraries, missingKernels }: 
     rows.push([`device ${d.index}`, words.join(', ')])
   }
   for (const { name, version, path: found, note } of libraries)
-    rows.push([name, found ? `${version}, ${found}` : `not found: ${note}`])
+    rows.push([name, found ? `${version}, ${found}${note && `; ${note}`}` : `not found: ${note}`])
   return rows
 }

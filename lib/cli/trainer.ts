@@ -20,7 +20,7 @@ import {
 import type { SaveOptions, StepResult } from '../engine/base.js'
 import type { Engine } from '../engine/engine.js'
 import { failWorld, makeEngine, type World } from '../engine/initialize.js'
-import { observerOf } from '../engine/reports.js'
+import { attentionNote, observerOf } from '../engine/reports.js'
 import { MetricsFile } from '../monitor/metrics.js'
 import type { Observer } from '../monitor/observer.js'
 import { createModel } from '../nn/models/index.js'
@@ -50,6 +50,7 @@ interface Run {
   progress: Progress
   metrics: MetricsFile | undefined
   observer: Observer
+  sayAttention: (() => void) | undefined
   interruption: Interruption
 }
 
@@ -132,7 +133,8 @@ async function prepare(world: World, options: TrainOptions, interruption: Interr
     print: (text) => progress.say(text),
     warn: (text) => process.stderr.write(`${text}\n`),
   })
-  return { engine, data, tokenizer, options, progress, metrics, observer, interruption }
+  const sayAttention = rank === 0 ? attentionNote((text) => progress.say(text)) : undefined
+  return { engine, data, tokenizer, options, progress, metrics, observer, sayAttention, interruption }
 }
 
 /** `{rank}` in a name: one file per rank; else rank 0's alone. */
@@ -219,6 +221,7 @@ function report(run: Run, result: StepResult, seconds: number, tokens: number): 
   const tokensPerSecond = tokens / seconds
   const { samples, batchSize: stepSamples } = run.engine
   const observed = run.observer.onStep(result, { samples, stepSamples, tokens, seconds })
+  run.sayAttention?.()
   run.metrics?.write({ ...result, tokens, seconds, tokensPerSecond, ...observed })
   run.progress.row({ step: result.step, loss: result.loss, tokensPerSecond, seconds, bytes: result.memoryPeak.total })
 }

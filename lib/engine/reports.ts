@@ -1,6 +1,7 @@
 // What a configuration's reporting sections ask for, around an engine: events, breakdowns, logs of collectives. The
 // command line and initialize() make the same observer; the latter also calls it, and prints to stderr.
 
+import { binding } from '../binding/native.js'
 import type { Config } from '../config/index.js'
 import { asksForReports, Observer, type ObserverOptions } from '../monitor/observer.js'
 import type { Tensor } from '../tensor/tensor.js'
@@ -31,6 +32,18 @@ export function observerOf<Args extends Tensor[]>(engine: Engine<Args>, config: 
   return observer
 }
 
+/** Says on CUDA, once, what attention goes through: after a step, by which time cuDNN was asked for its plans. */
+export function attentionNote(print: (text: string) => void): () => void {
+  const { native } = binding()
+  let due = native.device() === 'cuda'
+  return () => {
+    if (!due) return
+    due = false
+    const { note } = native.devices(true).libraries.find(({ name }) => name === 'cudnn') ?? {}
+    if (note) print(`note: ${note}`)
+  }
+}
+
 /** For a loop of the user's own: notes, reports after each step, a line every `steps_per_print`, the last at close(). */
 export function reportSteps<Args extends Tensor[]>(engine: Engine<Args>, config: Config): void {
   const { parts, group, model } = engine
@@ -43,8 +56,10 @@ export function reportSteps<Args extends Tensor[]>(engine: Engine<Args>, config:
   const warn = (text: string): unknown => process.stderr.write(`${text}\n`)
   const observer = asksForReports(config) ? observerOf(engine, config, { print, warn }) : undefined
   const tokensOf = (samples: number): number => ('config' in model ? samples * config.data.sequence_length : 0)
+  const sayAttention = group.rank === 0 ? attentionNote(print) : undefined
   let last = performance.now()
   parts.onStep = (result, stepSamples) => {
+    sayAttention?.()
     const now = performance.now()
     const [seconds, tokens] = [(now - last) / 1000, tokensOf(stepSamples)]
     last = now

@@ -76,7 +76,7 @@ typedef struct {
 } zs_device_info;
 
 /* A library of the system that the backend opens at need. path is empty where none was found; note then names
- * the package that brings it, and what is missing without it. */
+ * the package that brings it, and what is missing without it; else perhaps what it is used for, and why. */
 typedef struct {
   char name[32];
   char version[32];

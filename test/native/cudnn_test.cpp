@@ -1,4 +1,4 @@
-// Attention through a mocked cuDNN (fake_cudnn.h) against obvious loops in float64: forward, backward, what is left to
+// Attention through a mocked cuDNN (cudnn/fake.h) against obvious loops in float64: forward, backward, what is left to
 // our own kernels, plans made once, calls cut where the workspace is large, and failures.
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,7 +12,7 @@
 #include "../../native/backend/cuda/attention_cudnn.h"
 #include "../../native/backend/cuda/context.h"
 #include "../../native/ops/attention.h"
-#include "fake_cudnn_execute.h"
+#include "cudnn/fake_execute.h"
 
 namespace zs::cuda {
 

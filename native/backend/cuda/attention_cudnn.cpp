@@ -261,11 +261,11 @@ std::string attention_choice() {
   if (choice == "own") return "attention goes through our own kernels, as ZEROSHARD_ATTENTION says";
   char error[ZS_ERROR_BYTES] = "";
   if (!cudnn(error)) return std::string("attention goes through our own kernels: ") + error;
+  if (choice == "cudnn") return "attention goes through cuDNN alone, as ZEROSHARD_ATTENTION says";
   Plans &all = plans();
   std::lock_guard guard(all.lock);
-  const std::string what = choice == "cudnn" ? "attention goes through it alone, as ZEROSHARD_ATTENTION says"
-                                             : "attention in bf16 and f16 goes through it where it has an engine";
-  return all.refused.empty() ? what : what + "; not " + all.refused;
+  const std::string what = "attention in bf16 and f16 goes through cuDNN where it has an engine, else our own kernels";
+  return all.refused.empty() ? what : what + ", as in " + all.refused;
 }
 
 }  // namespace zs::cuda

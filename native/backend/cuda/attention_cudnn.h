@@ -12,6 +12,6 @@ namespace zs::cuda {
 __attribute__((weak)) int32_t attention_cudnn(zs_call *call, bool backward, bool *done);
 
 // What attention goes through and why, for `zeroshard doctor`; opens no device.
-std::string attention_choice();
+__attribute__((weak)) std::string attention_choice();
 
 }  // namespace zs::cuda

@@ -1,5 +1,5 @@
 // What is used of cuDNN's backend API, declared by us (its headers are not needed to build): names and values as in
-// cudnn_graph_v9.h of version 9.24, compared with it by scripts/cudnn-header.mjs.
+// cudnn_graph_v9.h of version 9.24.
 #pragma once
 #include <cstddef>
 #include <cstdint>

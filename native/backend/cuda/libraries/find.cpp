@@ -8,6 +8,8 @@
 #include <mutex>
 #include <vector>
 
+#include "../attention_cudnn.h"
+
 namespace zs::cuda {
 
 namespace {
@@ -26,7 +28,7 @@ const Description descriptions[kNumLibraries] = {
     {"nccl", "ZEROSHARD_NCCL", {"libnccl.so.2"}, {"nvidia/nccl/lib", "nvidia/cu13/lib"},
      "the package libnccl2, or pip's nvidia-nccl-cu13", "one device works; ranks exchange through host memory"},
     {"cudnn", "ZEROSHARD_CUDNN", {"libcudnn.so.9"}, {"nvidia/cudnn/lib", "nvidia/cu13/lib"},
-     "the package libcudnn9-cuda-13, or pip's nvidia-cudnn-cu13", "nothing: attention has its own kernels"},
+     "the package libcudnn9-cuda-13, or pip's nvidia-cudnn-cu13", "attention through our own kernels"},
 };
 
 const char *variable(const char *name) {
@@ -157,7 +159,8 @@ int32_t library_info(int32_t index, zs_library_info *info) {
   snprintf(info->name, sizeof info->name, "%s", descriptions[index].name);
   snprintf(info->version, sizeof info->version, "%s", opened.version.c_str());
   snprintf(info->path, sizeof info->path, "%s", opened.path.c_str());
-  snprintf(info->note, sizeof info->note, "%s", opened.reason.c_str());
+  const bool attention = opened.handle && static_cast<Library>(index) == Library::cudnn && attention_choice;
+  snprintf(info->note, sizeof info->note, "%s", attention ? attention_choice().c_str() : opened.reason.c_str());
   return ZS_OK;
 }
 

@@ -1,6 +1,6 @@
-// Execution of a graph of fake_cudnn.h, operation by operation, in float64; tensors inside are rounded to their type.
+// Execution of a graph of fake.h, operation by operation, in float64; tensors inside are rounded to their type.
 #pragma once
-#include "fake_cudnn.h"
+#include "fake.h"
 
 namespace zs::cuda::fake {
 

@@ -7,9 +7,9 @@
 #include <set>
 #include <vector>
 
-#include "../../native/backend/cpu/float16.h"
-#include "../../native/backend/cuda/libraries/cudnn.h"
-#include "check.h"
+#include "../../../native/backend/cpu/float16.h"
+#include "../../../native/backend/cuda/libraries/cudnn.h"
+#include "../check.h"
 
 namespace zs::cuda::fake {
 
