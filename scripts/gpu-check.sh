@@ -59,6 +59,7 @@ runner=cmake-build/tests/test/native/cuda/gpu_runner
 export ZEROSHARD_CUDA=$PWD/build/Release/libzeroshard_cuda13.so
 if [ "$device" = cuda ] && [ -x "$runner" ]; then
   step kernels 180 "$runner"
+  step kernels-own-attention 180 env ZEROSHARD_ATTENTION=own "$runner"
 else
   echo "skipped    kernels: $([ -x "$runner" ] && echo "it needs a GPU" || echo "no $runner (node scripts/native-tests.mjs builds it)")" |
     tee -a "$folder/summary.txt"
@@ -67,6 +68,7 @@ fi
 for name in ops numbers gradient-check classifier-parts dropout autograd models optim recompute; do
   step "op-$name" 120 $on_device "test/op/$name.test.ts"
 done
+step op-own-attention 120 env ZEROSHARD_ATTENTION=own $on_device test/op/ops.test.ts
 step op-serial 120 env ZEROSHARD_SERIAL=1 $on_device test/op/ops.test.ts
 # A small model from the same seed on the device, serially too, and on the CPU: one loss curve.
 step train 180 node scripts/gpu-train.mjs "$device" "$folder/train"
