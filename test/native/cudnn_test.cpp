@@ -76,6 +76,7 @@ struct Run {
   std::vector<double> scalars;
   std::string error;
   bool done = false;
+  int32_t capability = 90;
 
   Run(const Shape &s, std::mt19937 &random)
       : s(s), o_t(s.o_first + s.tq + s.o_after), in_q(make(random, 3)), in_k(make(random, 1)), in_v(make(random, 1)),
@@ -111,6 +112,7 @@ struct Run {
                  keys().tensor(), values().tensor(), o.tensor(), lse.tensor()};
     tensors[2].data = static_cast<char *>(tensors[2].data) + shift;
     Context context = {};
+    context.capability = capability;
     context.workspace = [](Context *, size_t) -> void * { return scratch + 256; };
     zs_call call = {tensors.data(), scalars.data(), kStream, &context, ""};
     const int32_t status = attention_cudnn(&call, backward, &done);
@@ -267,6 +269,8 @@ void what_cudnn_cannot_do_is_left_to_our_kernels() {
   wide.o = Array(ZS_F32, 64, random);
   CHECK(wide.call(false) == ZS_OK && !wide.done);
   CHECK(num_executions == before);
+  wide.o = Array(ZS_BF16, 64, random), wide.capability = 103;
+  CHECK(wide.call(false) == ZS_OK && wide.done && wide.call(true) == ZS_OK && !wide.done);
 }
 
 void failures_are_told() {

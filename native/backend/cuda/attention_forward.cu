@@ -1,7 +1,7 @@
 // attention_forward in bf16 and f16 (Dao, FlashAttention-2, by the paper): a block of 4 warps takes 64 or 128 queries of
 // one head and walks over blocks of keys; scores, softmax and the weights' product with v stay in registers, k and v
 // come by cp.async into two buffers by turns, one barrier per block of keys. Blocks with most keys start first.
-// mma.sync of sm_80 rather than sm_90's wgmma: one kernel for every GPU; where cuDNN is there it is the faster one.
+// mma.sync of sm_80 rather than sm_90's wgmma: one kernel for every GPU; where cuDNN is there it is tried first.
 #include "device/attention.h"
 
 namespace zs::cuda {

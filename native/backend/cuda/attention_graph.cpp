@@ -1,7 +1,7 @@
 // Forward: softmax(scale q k', masked) v, and the log of the sums. Backward (Dao, FlashAttention-2, by the paper):
 // p = exp(scale q k' - lse), dv = p' do, ds = p (do v' - delta) scale, dq = ds k, dk = ds' q, delta = sums of do o.
-// The order and the shapes of operations are those in which cuDNN knows attention (its documentation, "scaled dot
-// product attention"). dq is a product's result, not a sum by atomics, so the graph asks for the order of summation.
+// The order and the shapes of operations are those in which cuDNN knows attention. dq is a product's result, not a sum
+// by atomics, which is how NVIDIA's frontend asks for the same bits at each run.
 #include "attention_graph.h"
 
 #include <algorithm>
@@ -125,8 +125,9 @@ class Graph {
     if (status == 0 || !ok()) return;
     char said[256] = "";
     api_.last_error(said, sizeof said);
-    plan_.reason = std::string(what) + (which >= 0 ? " " + std::to_string(which) : "") + ": " +
-                   (said[0] ? said : api_.error_string(status));
+    plan_.reason = what;
+    if (which >= 0) plan_.reason.append(" ").append(std::to_string(which));
+    plan_.reason.append(": ").append(said[0] ? said : api_.error_string(status));
   }
 
  private:

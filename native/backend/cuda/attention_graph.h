@@ -33,7 +33,8 @@ struct AttentionPlan {
 };
 
 // For the handle's device; or, without a handle, for the device that `device` describes (DNN_DEVICEPROP, finalized).
-// Engines that promise no order of summation are passed over: the same call gives the same bits.
+// Engines that are noted as giving other bits at each run are passed over (9.24 notes none; that dq is a product's
+// result, not a sum by atomics, is what keeps the order).
 AttentionPlan plan_attention(const Cudnn &api, DnnHandle handle, DnnDescriptor device, const AttentionShape &shape);
 void forget(const Cudnn &api, AttentionPlan &plan);  // of which nothing is queued
 
