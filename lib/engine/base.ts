@@ -20,7 +20,7 @@ import { inRange } from '../tensor/range.js'
 import { RunAhead } from '../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
-import type { EngineParts, SaveOptions, StepResult, Trainable } from './parts.js'
+import { type EngineParts, lossNotFinite, type SaveOptions, type StepResult, type Trainable } from './parts.js'
 
 export type { EngineParts, SaveOptions, StepResult, Trainable } from './parts.js'
 
@@ -199,7 +199,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     if (fp8 && this.#applied) fp8.scales.known = true
     if (this.#applied) this.#updates++
     else this.skippedSteps++
-    if (!Number.isFinite(loss) && !scaler?.dynamic) this.#lossNotFinite(loss, samples, notFinite)
+    if (!Number.isFinite(loss) && !scaler?.dynamic) throw lossNotFinite(this, loss, samples, notFinite)
     scaler?.step(!this.#applied, notFinite)
     await this.#saver.check()
     return {
@@ -213,14 +213,6 @@ export abstract class BaseEngine<Args extends Tensor[]> {
       memory: stats.live,
       memoryPeak: stats.peak,
     }
-  }
-
-  #lossNotFinite(loss: number, samples: number, parameter: string | undefined): never {
-    const first = parameter ? ` (the first gradient that is not finite is that of ${parameter})` : ''
-    throw new ZeroshardError(
-      'NOT_FINITE',
-      `the loss of step ${this.globalSteps} is ${loss}${first}; lower the learning rate, or look at the data of samples ${this.samples - samples} to ${this.samples - 1}`,
-    )
   }
 
   /**

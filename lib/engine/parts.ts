@@ -1,5 +1,6 @@
 // What an engine is made of, and what its steps and saves take and give.
 
+import { ZeroshardError } from '../binding/errors.js'
 import type { Ranks } from '../checkpoint/agreement.js'
 import type { Module } from '../nn/module.js'
 import type { LossScaler } from '../optim/loss-scale.js'
@@ -73,4 +74,18 @@ export interface SaveOptions {
   retain?: number
   /** True: in the background, from a copy in host memory (not of what lies on disk). Default: `checkpoint.async_save`. */
   async?: boolean
+}
+
+/** Of a step that is done: where to look when its loss is no number. */
+export function lossNotFinite(
+  done: { globalSteps: number; samples: number },
+  loss: number,
+  samples: number,
+  parameter: string | undefined,
+): ZeroshardError {
+  const first = parameter ? ` (the first gradient that is not finite is that of ${parameter})` : ''
+  return new ZeroshardError(
+    'NOT_FINITE',
+    `the loss of step ${done.globalSteps} is ${loss}${first}; lower the learning rate, or look at the data of samples ${done.samples - samples} to ${done.samples - 1}`,
+  )
 }
