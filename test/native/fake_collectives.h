@@ -57,7 +57,8 @@ inline Network network;
 inline std::shared_ptr<Hub> hub_named(const std::string &name, int size) {
   std::lock_guard guard(network.lock);
   std::shared_ptr<Hub> &hub = network.hubs[name];
-  if (!hub) hub = std::make_shared<Hub>();
+  if (hub) return hub;
+  hub = std::make_shared<Hub>();
   hub->size = size;
   hub->given.resize(static_cast<size_t>(size));
   hub->aborted.resize(static_cast<size_t>(size), false);
