@@ -45,10 +45,14 @@ export class ZeroshardError extends Error {
   }
 }
 
-/** The word of `known` nearest to `word` (Levenshtein), or undefined where none is close. */
-export function nearest(word: string, known: Iterable<string>): string | undefined {
+/** The word of `known` nearest to `word` (Levenshtein, at most `most` edits), or undefined where none is close. */
+export function nearest(
+  word: string,
+  known: Iterable<string>,
+  most = Math.max(2, Math.floor(word.length / 2)),
+): string | undefined {
   let best: string | undefined
-  let bestDistance = Math.max(2, Math.floor(word.length / 2)) + 1
+  let bestDistance = most + 1
   for (const candidate of known) {
     const distance = levenshtein(word.toLowerCase(), candidate.toLowerCase())
     if (distance < bestDistance) {

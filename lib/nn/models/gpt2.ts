@@ -2,6 +2,7 @@
 // nothing of parallelism.
 
 import { checkpoint } from '../../autograd/functions.js'
+import { ZeroshardError } from '../../binding/errors.js'
 import { cachedAttention } from '../../ops/attention.js'
 import * as ops from '../../ops/index.js'
 import { type Tensor, tensor } from '../../tensor/tensor.js'
@@ -158,10 +159,12 @@ class Transformer extends Module {
   readonly drop: Dropout
   readonly h: Block[]
   readonly ln_f: LayerNorm
+  readonly maxPositions: number
   sequence = wholeSequence
 
   constructor(c: Gpt2Config) {
     super()
+    this.maxPositions = c.n_positions
     this.wte = new Embedding(c.vocab_size, c.n_embd, normal(c.initializer_range))
     this.wpe = new Embedding(c.n_positions, c.n_embd, normal(c.initializer_range))
     this.drop = new Dropout(c.embd_pdrop)
@@ -171,6 +174,12 @@ class Transformer extends Module {
 
   embed(ids: Tensor, part?: ops.SequencePart): Tensor {
     const tokens = ids.shape[1] as number
+    const length = part?.length ?? tokens
+    if (length > this.maxPositions)
+      throw new ZeroshardError(
+        'SHAPE',
+        `a sequence of ${length} tokens, but n_positions is ${this.maxPositions}; shorten it, or build the model with more`,
+      )
     const positions = tensor(positionsOf(part, tokens), [tokens])
     return this.drop.forward(ops.add(this.wte.forward(ids), this.wpe.forward(positions)))
   }

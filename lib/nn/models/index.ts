@@ -54,9 +54,16 @@ const llamaKeys: Keys = {
 }
 
 function checkConfig(given: Record<string, unknown>, keys: Keys): void {
-  const config: Record<string, unknown> = { ...(given.model_type === 'gpt2' ? gpt2Defaults : llamaDefaults), ...given }
+  const defaults = given.model_type === 'gpt2' ? gpt2Defaults : llamaDefaults
+  const config: Record<string, unknown> = { ...defaults, ...given }
   const fail = (message: string): never => {
     throw new ZeroshardError('CONFIG', `model.config: ${message}`)
+  }
+  // A config.json holds much that concerns others; what all but spells a key that is not given was meant to be it.
+  const absent = Object.keys(defaults).filter((key) => !(key in given))
+  for (const key of Object.keys(given)) {
+    const near = key in defaults ? undefined : nearest(key, absent, 2)
+    if (near) fail(`unknown key ${key}; did you mean ${near}?`)
   }
   for (const key of [keys.width, keys.heads, ...keys.positive]) {
     if (!Number.isInteger(config[key]) || (config[key] as number) < 1) {
