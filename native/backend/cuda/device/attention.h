@@ -109,7 +109,8 @@ __device__ inline uint32_t kept_bits(const Draws &draws, uint64_t index) {
   const Words w = philox(draws.seed, index >> 2, draws.site);
   uint32_t bits = 0;
 #pragma unroll
-  for (int i = 0; i < 4; i++) bits |= (w.at[i] >> 8 >= draws.threshold ? 1u : 0u) << i;
+  for (int i = 0; i < 4; i++)
+    if (w.at[i] >> 8 >= draws.threshold) bits |= 1u << i;
   return bits;
 }
 __device__ inline bool kept(const Draws &draws, uint64_t index) { return kept_bits(draws, index) >> (index & 3) & 1; }
