@@ -125,8 +125,9 @@ class Graph {
     if (status == 0 || !ok()) return;
     char said[256] = "";
     api_.last_error(said, sizeof said);
-    plan_.reason = std::string(what) + (which >= 0 ? " " + std::to_string(which) : "") + ": " +
-                   (said[0] ? said : api_.error_string(status));
+    plan_.reason = what;
+    if (which >= 0) plan_.reason.append(" ").append(std::to_string(which));
+    plan_.reason.append(": ").append(said[0] ? said : api_.error_string(status));
   }
 
  private:
