@@ -140,10 +140,12 @@ const Part &part_of(const Cudnn &api, Plans &all, const AttentionShape &shape) {
   if (all.handle) part = make_part(api, all.handle, shape);
   else part.plan.reason = all.reason;
   if (!part.plan.plan && all.refused.empty()) {
-    const auto text = [](int64_t n) { return std::to_string(n); };
-    all.refused = std::string(shape.backward ? "backward" : "forward") + " of " + text(shape.b) + " x " +
-                  text(shape.tq) + " by " + text(shape.tk) + ", heads " + text(shape.hq) + "/" + text(shape.hkv) +
-                  " of " + text(shape.d) + ": " + part.plan.reason;
+    char text[160];
+    snprintf(text, sizeof text, "%s of %lld x %lld by %lld, heads %lld/%lld of %lld: ",
+             shape.backward ? "backward" : "forward", static_cast<long long>(shape.b),
+             static_cast<long long>(shape.tq), static_cast<long long>(shape.tk), static_cast<long long>(shape.hq),
+             static_cast<long long>(shape.hkv), static_cast<long long>(shape.d));
+    all.refused = text + part.plan.reason;
   }
   return all.known.emplace(shape, std::move(part)).first->second;
 }
