@@ -33,7 +33,7 @@ t.test('--trace: forward and backward on compute, collectives beside them, on on
     const events = eventsOf(space.path(`trace-${rank}.json`))
     t.ok(events.every((event) => event.pid === rank))
     const tasks = events.filter((event) => event.ph === 'X')
-    const [compute, communication, , , javascript] = [0, 1, 2, 3, 4].map((tid) =>
+    const [compute, communication, , , , javascript] = [0, 1, 2, 3, 4, 5].map((tid) =>
       tasks.filter((event) => event.tid === tid),
     )
     const spans = (name: string): Event[] => (javascript ?? []).filter((event) => event.name === name)
