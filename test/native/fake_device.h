@@ -65,6 +65,8 @@ inline int32_t event_record(zs_stream *stream, void **event, char *) {
     made->done = true;
     made->moved.notify_all();
   });
+  std::lock_guard guard(native(stream)->lock);
+  made->place = native(stream)->queued;
   return ZS_OK;
 }
 
@@ -127,12 +129,9 @@ inline void moment_release(void *moment) {
 
 inline int32_t event_wait(zs_stream *stream, void *event, char *error) {
   Handle waited = *static_cast<Handle *>(event);
-  {
-    std::unique_lock guard(waited->lock);
-    waited->moved.wait(guard, [&] { return waited->done; });
-  }
-  FakeStream *one = native(stream);
-  std::lock_guard guard(one->lock);
+  FakeStream *one = native(stream);  // where it was recorded
+  std::unique_lock guard(one->lock);
+  one->moved.wait(guard, [&] { return one->finished >= waited->place; });
   if (one->status == ZS_OK) return ZS_OK;
   int32_t status = one->status;
   one->status = ZS_OK;

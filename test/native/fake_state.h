@@ -49,6 +49,7 @@ struct Event {
   std::mutex lock;
   std::condition_variable moved;
   bool done = false;
+  uint64_t place = 0;  // in its stream: what was queued there up to it
   std::shared_ptr<Capturing> capturing;  // recorded while one was: only streams of it may wait
   std::vector<size_t> after;
 };
