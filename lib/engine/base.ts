@@ -55,6 +55,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   get accumulationSteps(): number {
     return this.numAccumulation
   }
+  /** All ranks of the job. */
   get group(): ProcessGroup {
     return this.parts.mesh.world
   }
