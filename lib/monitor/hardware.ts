@@ -8,6 +8,9 @@ const digits = (uuid: string): string => uuid.replace(/^GPU-/, '').replaceAll('-
 /**
  * What NVML tells of a device now: memory, clocks, power, heat, links, processes. `index`: CUDA's, which may be another
  * than NVML's. Undefined where there is no such device, or no NVML.
+ *
+ * @example
+ * monitor.deviceState(99) // undefined
  */
 export function deviceState(index = 0): NativeGpu | undefined {
   const { native } = binding()

@@ -19,7 +19,16 @@ export interface Idle {
 
 const compute = streams.indexOf('compute')
 
-/** Where the time of the compute stream went. All 0 where it had no tasks. */
+/**
+ * Where the time of the compute stream went. All 0 where it had no tasks.
+ *
+ * @example
+ * monitor.trace.start()
+ * await ops.add(tensor([1, 2]), tensor([3, 4])).data()
+ * const { busy, total } = monitor.idleOf(monitor.trace.take().records)
+ * monitor.trace.stop()
+ * busy > 0 && busy <= total // true
+ */
 export function idleOf(records: TraceRecords): Idle {
   const { start, end, queued, stream } = records
   const tasks = Array.from(start.keys()).filter((i) => stream[i] === compute)
