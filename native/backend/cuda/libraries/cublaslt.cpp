@@ -2,8 +2,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include <cstdio>
-#include <mutex>
 #include <string>
 
 #include "../backend.h"
@@ -31,36 +29,29 @@ std::string bind_all(CublasLt &lt, int (**create)(LtHandle *)) {
   return missing;
 }
 
-struct Made {
-  CublasLt lt = {};
-  std::string reason;
-};
-
-Made make() {
-  Made made;
+Bound<CublasLt> make() {
+  Bound<CublasLt> made;
   const Opened &library = open_library(Library::cublaslt);
   if (!library.handle) return {{}, library.reason};
   int (*create)(LtHandle *) = nullptr;
-  std::string missing = bind_all(made.lt, &create);
+  std::string missing = bind_all(made.functions, &create);
   if (!missing.empty()) return {{}, library.path + " " + library.version + " has no " + missing};
-  int status = create(&made.lt.handle);
-  if (status != 0) return {{}, std::string("cublasLtCreate: ") + made.lt.status_string(status)};
+  int status = create(&made.functions.handle);
+  if (status != 0) return {{}, std::string("cublasLtCreate: ") + made.functions.status_string(status)};
   const float values[2] = {0, 1};
   void *constants = nullptr;
   cudaError_t error = cudaMalloc(&constants, sizeof values);
   if (error == cudaSuccess) error = cudaMemcpy(constants, values, sizeof values, cudaMemcpyHostToDevice);
   if (error != cudaSuccess) return {{}, std::string("cublaslt: ") + cudaGetErrorString(error)};
-  made.lt.constants = static_cast<const float *>(constants);
+  made.functions.constants = static_cast<const float *>(constants);
   return made;
 }
 
 }  // namespace
 
 const CublasLt *cublaslt(char *error) {
-  static const Made made = make();
-  if (made.reason.empty()) return &made.lt;
-  snprintf(error, ZS_ERROR_BYTES, "%s", made.reason.c_str());
-  return nullptr;
+  static const Bound<CublasLt> made = make();
+  return made.get(error);
 }
 
 }  // namespace zs::cuda

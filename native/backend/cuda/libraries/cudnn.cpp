@@ -1,6 +1,5 @@
 #include "cudnn.h"
 
-#include <cstdio>
 #include <string>
 
 #include "find.h"
@@ -9,19 +8,14 @@ namespace zs::cuda {
 
 namespace {
 
-struct Made {
-  Cudnn cudnn = {};
-  std::string reason;
-};
-
-Made make() {
-  Made made;
+Bound<Cudnn> make() {
+  Bound<Cudnn> made;
   const Opened &library = open_library(Library::cudnn);
   if (!library.handle) return {{}, library.reason};
   const std::string named = "cuDNN " + library.version + " at " + library.path;
   size_t (*version)() = nullptr;
   std::string missing;
-  Cudnn &d = made.cudnn;
+  Cudnn &d = made.functions;
   bind(Library::cudnn, version, "cudnnGetVersion", missing);
   bind(Library::cudnn, d.error_string, "cudnnGetErrorString", missing);
   bind(Library::cudnn, d.last_error, "cudnnGetLastErrorString", missing);
@@ -41,10 +35,8 @@ Made make() {
 }  // namespace
 
 const Cudnn *cudnn(char *error) {
-  static const Made made = make();
-  if (made.reason.empty()) return &made.cudnn;
-  snprintf(error, ZS_ERROR_BYTES, "%s", made.reason.c_str());
-  return nullptr;
+  static const Bound<Cudnn> made = make();
+  return made.get(error);
 }
 
 }  // namespace zs::cuda

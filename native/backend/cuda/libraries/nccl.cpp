@@ -1,6 +1,5 @@
 #include "nccl.h"
 
-#include <cstdio>
 #include <string>
 
 #include "find.h"
@@ -9,17 +8,12 @@ namespace zs::cuda {
 
 namespace {
 
-struct Made {
-  Nccl nccl = {};
-  std::string reason;
-};
-
-Made make() {
-  Made made;
+Bound<Nccl> make() {
+  Bound<Nccl> made;
   const Opened &library = open_library(Library::nccl);
   if (!library.handle) return {{}, library.reason};
   std::string missing;
-  Nccl &n = made.nccl;
+  Nccl &n = made.functions;
   bind(Library::nccl, n.error_string, "ncclGetErrorString", missing);
   bind(Library::nccl, n.last_error, "ncclGetLastError", missing);
   bind(Library::nccl, n.unique_id, "ncclGetUniqueId", missing);
@@ -55,10 +49,8 @@ Made make() {
 }  // namespace
 
 const Nccl *nccl(char *error) {
-  static const Made made = make();
-  if (made.reason.empty()) return &made.nccl;
-  snprintf(error, ZS_ERROR_BYTES, "%s", made.reason.c_str());
-  return nullptr;
+  static const Bound<Nccl> made = make();
+  return made.get(error);
 }
 
 }  // namespace zs::cuda
