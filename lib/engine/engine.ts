@@ -223,7 +223,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   async step(): Promise<StepResult | undefined> {
     if (this.#backwardOpen) this.#closeBackward()
     if (!this.#backwardDone) throw new ZeroshardError('AUTOGRAD', '[step] needs a backward() first')
-    if (!this.#inTrainBatch) void this.graphs?.ready // says why it is no graph
+    if (!this.#inTrainBatch) this.graphs?.begin() // tells why it is no graph
     this.#backwardDone = false
     if (!this.isGradientAccumulationBoundary) {
       this.#micro++
@@ -242,7 +242,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   async trainBatch(next: (firstSample: number) => Args): Promise<StepResult> {
     this.#inTrainBatch = true
     try {
-      if (!this.graphs?.ready) return await this.#trainBatch(() => next(this.nextSample))
+      if (!this.graphs?.begin()) return await this.#trainBatch(() => next(this.nextSample))
       const batches = Array.from({ length: this.numAccumulation }, (_, micro) =>
         unscoped(() => next(this.samples + this.firstSampleOf(micro))),
       )

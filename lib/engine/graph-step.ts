@@ -48,8 +48,8 @@ export class GraphStep<Args extends Tensor[]> {
 
   constructor(readonly owner: GraphOwner<Args>) {}
 
-  /** Whether the coming step may be a graph; says why not. */
-  get ready(): boolean {
+  /** Asked before each step: whether it may be a graph; tells why not, and counts the warm-up. */
+  begin(): boolean {
     const obstacle = this.#failure ?? this.owner.obstacle()
     if (obstacle !== undefined) return this.#eager(obstacle)
     return this.#warm++ >= WARM_UP
