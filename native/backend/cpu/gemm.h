@@ -1,7 +1,7 @@
 // Matrix product of packed panels: the table that each instruction set fills for each input dtype, and its driver.
 // c (M,N) = a (M,K) b (K,N). Panels hold mr rows of a, or nr columns of b, k by k: panel[k][mr]. Slots are four
 // bytes: one f32, or two consecutive k in bf16 where the machine multiplies pairs. The order of the sum over K is
-// fixed by K alone: neither threads, nor M, nor N, nor the place of a tile changes it (few rows, M <= 8, differ).
+// fixed by K alone: neither threads, nor M, nor N, nor the place of a tile changes it (few rows differ: matmul.cpp).
 #pragma once
 #include <cstdint>
 

@@ -19,6 +19,10 @@ const GemmKernels *gemm_kernels(int dtype, [[maybe_unused]] bool pairs) {
 
 namespace {
 
+// From 5 to 8 rows only a matrix that the caches do not hold is read as it lies: a small one gives the same bits in
+// panels whatever M is, so that cutting tokens over ranks does not change them.
+constexpr int64_t few_rows_size = 1 << 18;
+
 int size_of(int dtype) { return dtype == ZS_F32 ? 4 : 2; }
 
 bool run(const zs_call *call, GemmProblem &p, int64_t batch, bool shared_b) {
@@ -29,7 +33,7 @@ bool run(const zs_call *call, GemmProblem &p, int64_t batch, bool shared_b) {
   }
   const int64_t a_step = p.m * p.k, b_step = shared_b ? 0 : p.n * p.k;
   const int dtype = call->tensors[MATMUL_A].dtype;
-  const bool few = p.m <= 8;
+  const bool few = p.m <= 4 || (p.m <= 8 && p.n * p.k >= few_rows_size);
   const bool small = static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k) < 3.2e7;
   if (batch > 1 && small) return gemm_batch(call, p, batch, a_step, b_step);
   for (int64_t i = 0; i < batch; i++) {
