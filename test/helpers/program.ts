@@ -1,12 +1,13 @@
 // Runs the command line as a user does: processes, files, exit statuses.
 
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import { device } from './device.js'
+import { startNode } from './node.js'
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 export const main = join(root, 'dist/cli/main.js')
@@ -71,10 +72,9 @@ export class Workspace {
   }
 
   start(args: string[], env: NodeJS.ProcessEnv = {}): { child: ChildProcess; done: Promise<Omit<Outcome, 'steps'>> } {
-    const child = spawn(process.execPath, [main, ...args], {
+    const child = startNode([main, ...args], {
       cwd: this.folder,
-      env: { ...process.env, NODE_OPTIONS: '', ...(device !== 'cpu' && { ZEROSHARD_DEVICE: device }), ...env },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...(device !== 'cpu' && { ZEROSHARD_DEVICE: device }), ...env },
     })
     let [stdout, stderr] = ['', '']
     child.stdout.on('data', (chunk) => (stdout += chunk))

@@ -1,7 +1,6 @@
 // `npm run bench -- --dry`: the cases that an 8-GPU host would run, small, on CPU ranks; the peers, with programs that stand
 // in for them; what the command line refuses.
 
-import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,16 +10,14 @@ import { models } from '../../bench/device/models.js'
 import { checkPeers, llmcSpeed, peerRows } from '../../bench/device/peers.js'
 import type { SuiteOptions } from '../../bench/device/suite.js'
 import { binding } from '../../lib/binding/native.js'
+import { runNode } from '../helpers/node.js'
 
 const space = mkdtempSync(join(tmpdir(), 'zeroshard-bench-'))
 t.teardown(() => rmSync(space, { recursive: true }))
 
 function bench(...args: string[]) {
   const command = ['--import', 'tsx', 'bench/run.ts', ...args]
-  return spawnSync(process.execPath, command, {
-    encoding: 'utf8',
-    env: { ...process.env, ZEROSHARD_BENCH_PYTHON: 'false' },
-  })
+  return runNode(command, { env: { ...process.env, ZEROSHARD_BENCH_PYTHON: 'false' } })
 }
 
 t.test('misuse: the command line says what it takes', async (t) => {

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { nodeCommand } from '../helpers/node.js'
 import { main, processesOf, rankOf, Workspace } from '../helpers/program.js'
 
 const gone = async (text: string, limit = 5000): Promise<boolean> => {
@@ -143,7 +144,7 @@ t.test('what a stubborn rank started ends with it; what the launcher did not sta
     [
       '-c',
       `sleep 1000 & stranger=$!
-       "${process.execPath}" "${main}" launch --nproc 2 "${script}"; echo "status $?"
+       ${nodeCommand.join(' ')} "${main}" launch --nproc 2 "${script}"; echo "status $?"
        kill $stranger && echo alive`,
     ],
     { detached: true, cwd: space.folder },

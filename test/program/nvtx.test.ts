@@ -1,12 +1,12 @@
 // NVTX ranges as a tool sees them: of operations with their shapes, of collectives, of a step's phases, of a pipeline's
 // instructions, of the user. The tool is a small library that checks the protocol and writes down what it is told.
 
-import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { buildLibrary } from '../helpers/library.js'
+import { runNode } from '../helpers/node.js'
 
 const tool = buildLibrary('nvtx')
 const space = mkdtempSync(join(tmpdir(), 'zeroshard-nvtx-'))
@@ -36,9 +36,8 @@ function run(config: object, ranks: number, env: NodeJS.ProcessEnv): string[] {
   const record = join(space, 'record')
   rmSync(`${record}.0`, { force: true })
   const launch = ['--import', 'tsx', join(root, 'lib/cli/main.ts'), 'launch', '--nproc', `${ranks}`, script]
-  const { status, stdout, stderr } = spawnSync(process.execPath, [...launch, JSON.stringify(config)], {
+  const { status, stdout, stderr } = runNode([...launch, JSON.stringify(config)], {
     env: { ...process.env, NVTX_RECORD: record, ...env },
-    encoding: 'utf8',
     cwd: root,
   })
   t.equal(status, 0, stderr)

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { binding } from '../../lib/binding/native.js'
 import { launchLocal } from '../../lib/launch/local.js'
+import { nodeCommand } from '../helpers/node.js'
 import { SIZE as all, cases, run } from '../helpers/optimizer-cases.js'
 import { Workspace } from '../helpers/program.js'
 
@@ -36,9 +37,9 @@ for (const plan of plans) {
     const file = space.path('bits')
     const outcome = await launchLocal({
       nproc: ranks,
-      command: process.execPath,
-      args: ['--import', import.meta.resolve('tsx'), script, file, JSON.stringify(plan)],
-      env: { ...process.env, NODE_OPTIONS: '', ZEROSHARD_NUM_THREADS: '1', ZEROSHARD_TIMEOUT: '30' },
+      command: nodeCommand[0],
+      args: [...nodeCommand.slice(1), '--import', import.meta.resolve('tsx'), script, file, JSON.stringify(plan)],
+      env: { ...process.env, ZEROSHARD_NUM_THREADS: '1', ZEROSHARD_TIMEOUT: '30' },
     })
     t.equal(outcome.status, 0, outcome.message ?? 'done')
     const parts = Array.from(

@@ -1,11 +1,11 @@
 // Which device tensors are on: what is said where there is none, and that the CPU then works as before.
 
-import { spawnSync } from 'node:child_process'
 import t from 'tap'
 import { binding } from '../../lib/binding/native.js'
 import { readEnvironment } from '../../lib/launch/env.js'
 import { tensor } from '../../lib/tensor/tensor.js'
 import { alive } from '../helpers/compare.js'
+import { runNode } from '../helpers/node.js'
 
 const { native } = binding()
 const found = native.devices(true)
@@ -50,7 +50,7 @@ t.test(
     const script =
       "import('./lib/engine/initialize.ts').then((m) => m.joinWorld()).catch((e) => console.log(e.code, e.message))"
     const env = { ...process.env, ZEROSHARD_DEVICE: 'cuda' }
-    const { stdout } = spawnSync(process.execPath, ['--import', 'tsx', '-e', script], { env, encoding: 'utf8' })
+    const { stdout } = runNode(['--import', 'tsx', '-e', script], { env })
     t.match(stdout, /^DEVICE device cuda: /)
   },
 )

@@ -1,13 +1,13 @@
 // The public names: each has a doc comment and an example, and the examples (README's included) run and give what
 // they say: a line `value // literal` is a check.
 
-import { spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import ts from 'typescript'
+import { startNode } from '../helpers/node.js'
 
 const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 const entries = {
@@ -244,10 +244,8 @@ t.test('the examples run and give what they say', { timeout: 240_000 }, async (t
 })
 
 function run(code: string): Promise<{ status: number | null; output: string }> {
-  const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), '--input-type=module', '-e', code], {
+  const child = startNode(['--import', import.meta.resolve('tsx'), '--input-type=module', '-e', code], {
     cwd: folder,
-    env: { ...process.env, NODE_OPTIONS: '' },
-    stdio: ['ignore', 'pipe', 'pipe'],
   })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk))

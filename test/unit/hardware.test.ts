@@ -1,11 +1,11 @@
 // What is told of GPUs through NVML, on a stand-in for it: all readings, readings that fail, a library that is missing,
 // broken, or has lost a GPU.
 
-import { spawnSync } from 'node:child_process'
 import t from 'tap'
 import type { NativeHardware } from '../../lib/binding/native.js'
 import { deviceState, gpuLine, hardwareRows } from '../../lib/monitor/hardware.js'
 import { buildLibrary } from '../helpers/library.js'
+import { runNode } from '../helpers/node.js'
 
 const library = buildLibrary('nvml')
 
@@ -13,9 +13,8 @@ const library = buildLibrary('nvml')
 function hardware(env: NodeJS.ProcessEnv): NativeHardware {
   const script =
     "import('./lib/binding/native.ts').then(({ binding }) => console.log(JSON.stringify(binding().native.hardware())))"
-  const { stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', '-e', script], {
+  const { stdout, stderr } = runNode(['--import', 'tsx', '-e', script], {
     env: { ...process.env, ...env },
-    encoding: 'utf8',
   })
   if (!stdout) throw new Error(stderr)
   return JSON.parse(stdout)
@@ -86,9 +85,8 @@ t.test('a GPU that is lost keeps its place', async (t) => {
 })
 
 t.test('doctor prints a line for each GPU', async (t) => {
-  const { stdout } = spawnSync(process.execPath, ['--import', 'tsx', 'lib/cli/main.ts', 'doctor'], {
+  const { stdout } = runNode(['--import', 'tsx', 'lib/cli/main.ts', 'doctor'], {
     env: { ...process.env, ZEROSHARD_NVML: library },
-    encoding: 'utf8',
   })
   t.match(stdout, /^nvml +13\.580\.65\.06, driver 580\.65\.06 for CUDA 13, .*nvml\.so$/m)
   const line =
