@@ -20,7 +20,14 @@ import { inRange } from '../tensor/range.js'
 import { RunAhead } from '../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
-import { type EngineParts, lossNotFinite, type SaveOptions, type StepResult, type Trainable } from './parts.js'
+import {
+  accumulationOf,
+  type EngineParts,
+  lossNotFinite,
+  type SaveOptions,
+  type StepResult,
+  type Trainable,
+} from './parts.js'
 
 export type { EngineParts, SaveOptions, StepResult, Trainable } from './parts.js'
 
@@ -110,17 +117,8 @@ export abstract class BaseEngine<Args extends Tensor[]> {
 
   /** Another global batch size with the same micro-batch: changes the number of accumulation steps. */
   setTrainBatchSize(size: number): void {
-    const { microBatchSize, mesh } = this.parts
-    const each = microBatchSize * mesh.sizes.dp
     this.#betweenSteps('setTrainBatchSize', 'ARGUMENT', 'call it after step()')
-    if (!(Number.isInteger(size) && size > 0 && size % each === 0)) {
-      const near = Math.max(1, Math.round(size / each) || 1) * each
-      throw new ZeroshardError(
-        'ARGUMENT',
-        `[setTrainBatchSize] ${size} is not a multiple of micro-batch ${microBatchSize} x ${mesh.sizes.dp} data-parallel ranks; use ${near}`,
-      )
-    }
-    this.numAccumulation = size / each
+    this.numAccumulation = accumulationOf(size, this.parts)
   }
 
   /** After the gradients of `numMicro` micro-batches are reduced. */
@@ -365,17 +363,12 @@ export abstract class BaseEngine<Args extends Tensor[]> {
 
   /** Moves states to host memory, all of them unless named, until reloadStates(). Not between backward and step. */
   offloadStates(what: readonly Offloadable[] = offloadables): void {
-    this.#moveStates('offloadStates', what, 'host')
+    this.dropGraph()
+    this.parts.zero.move('offloadStates', what, 'host')
   }
   reloadStates(what: readonly Offloadable[] = offloadables): void {
-    this.#moveStates('reloadStates', what, 'device')
-  }
-  #moveStates(op: string, what: readonly Offloadable[], to: 'host' | 'device'): void {
-    const unknown = what.find((name) => !offloadables.includes(name))
-    if (unknown !== undefined)
-      throw new ZeroshardError('ARGUMENT', `[${op}] '${unknown}' is not one of ${offloadables.join(', ')}`)
     this.dropGraph()
-    for (const unit of this.parts.zero.units) for (const name of what) unit.offload(name, to)
+    this.parts.zero.move('reloadStates', what, 'device')
   }
 
   /** Before memory of the model's moves: a captured step works on what is where it was. */

@@ -63,14 +63,23 @@ export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Arg
   }
 
   override async trainBatch(next: (firstSample: number) => Args): Promise<StepResult> {
+    try {
+      await this.#runAll(next, this.numAccumulation)
+      return await this.finishStep(this.numAccumulation)
+    } catch (error) {
+      this.abandonStep()
+      throw error
+    }
+  }
+
+  async #runAll(next: (firstSample: number) => Args, numMicro: number): Promise<void> {
     const { mesh } = this.parts
-    const numMicro = this.numAccumulation
     memory.resetPeak()
-    const inputs = Array.from({ length: numMicro }, (_, micro) =>
-      unscoped(() => next(this.samples + this.firstSampleOf(micro))),
-    )
+    const inputs: Args[] = []
     this.#running = true
     try {
+      for (let micro = 0; micro < numMicro; micro++)
+        inputs.push(unscoped(() => next(this.samples + this.firstSampleOf(micro))))
       await this.#runner.run({
         instructions: this.schedule.instructions(mesh.sizes.pp, numMicro, mesh.place.pp),
         inputs,
@@ -83,7 +92,6 @@ export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Arg
       this.#running = false
       for (const tensor of inputs.flat()) tensor.dispose()
     }
-    return this.finishStep(numMicro)
   }
 
   protected override async evaluate(batches: Iterable<Args>, total: Tensor): Promise<number> {
