@@ -20,6 +20,7 @@ import { inRange } from '../tensor/range.js'
 import { RunAhead } from '../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { agreedBatches, Evaluation } from './evaluation.js'
 import {
   accumulationOf,
   type EngineParts,
@@ -225,11 +226,13 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    */
   abstract trainBatch(next: (firstSample: number) => Args): Promise<StepResult>
 
-  /** Adds the losses of the batches to `total`; says how many they were. */
-  protected abstract evaluate(batches: Iterable<Args>, total: Tensor): Promise<number>
+  /** Hands over the losses of the batches; says how many they were. */
+  protected abstract evaluate(batches: Iterable<Args>, onLoss: (loss: Tensor) => void): Promise<number>
 
   /**
-   * The mean loss over micro-batches and ranks, without gradients and dropout. Disposes the inputs.
+   * Collective. The mean loss over all micro-batches of all ranks, without gradients and dropout. Disposes the inputs.
+   * Data-parallel ranks may have different numbers of them, but not at stage 3 or within a tensor, context or pipeline
+   * group: there it throws on all ranks, and takes all of an iterable's batches before the first is computed.
    *
    * @example
    * const wrapped = await initialize({ model: new WithLoss(), config: 'ds_config.json' })
@@ -238,19 +241,18 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    * await wrapped.close()
    */
   async evalBatch(batches: Iterable<Args>): Promise<number> {
-    const { zero, mesh } = this.parts
-    const total = unscoped(() => empty([1], { category: 'buffers', zero: true, shared: true }))
+    const { fetcher } = this.parts.zero
+    const agreed = await agreedBatches(batches, this.parts)
+    const evaluation = new Evaluation(this.parts)
     this.model.eval()
-    zero.fetcher?.begin('eval')
+    fetcher?.begin('eval')
     try {
-      const count = await this.evaluate(batches, total)
-      mesh.group('dp', 'cp').allReduce(total, { average: true })
-      mesh.group('pp').allReduce(total)
-      return ((await total.data())[0] as number) / Math.max(count, 1)
+      return await evaluation.mean(await this.evaluate(agreed, (loss) => evaluation.add(loss)))
     } finally {
-      zero.fetcher?.end()
+      fetcher?.end()
       this.model.train()
-      total.dispose()
+      evaluation.dispose()
+      if (Array.isArray(agreed)) for (const tensor of agreed.flat()) tensor.dispose() // after an error some are left
     }
   }
 

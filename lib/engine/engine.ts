@@ -328,16 +328,14 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     }
   }
 
-  protected async evaluate(batches: Iterable<Args>, total: Tensor): Promise<number> {
+  protected async evaluate(batches: Iterable<Args>, onLoss: (loss: Tensor) => void): Promise<number> {
     let count = 0
     for (const inputs of batches) {
-      tidy(() =>
-        noGrad(() => {
-          const loss = this.model.forward(...inputs)
-          runOp('binary', [total], [total, loss.view([1])], [0])
-        }),
-      )
-      for (const input of inputs) input.dispose()
+      try {
+        tidy(() => noGrad(() => onLoss(this.model.forward(...inputs))))
+      } finally {
+        for (const input of inputs) input.dispose()
+      }
       count++
       await this.ahead.queued()
     }

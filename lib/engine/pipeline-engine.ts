@@ -9,7 +9,7 @@ import { simulate } from '../parallel/pipeline/simulator.js'
 import type { StageOfModel } from '../parallel/pipeline/stage.js'
 import { memory } from '../tensor/memory.js'
 import { unscoped } from '../tensor/scope.js'
-import { runOp, type Tensor } from '../tensor/tensor.js'
+import type { Tensor } from '../tensor/tensor.js'
 import type { EngineParts, StepResult, Trainable } from './base.js'
 import { Engine } from './engine.js'
 
@@ -94,26 +94,18 @@ export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Arg
     }
   }
 
-  protected override async evaluate(batches: Iterable<Args>, total: Tensor): Promise<number> {
+  protected override async evaluate(batches: Iterable<Args>, onLoss: (loss: Tensor) => void): Promise<number> {
     const { mesh } = this.parts
     const inputs = [...batches]
     if (inputs.length === 0) return 0
-    try {
-      await this.#runner.run({
-        instructions: evaluation(this.schedule).instructions(mesh.sizes.pp, inputs.length, mesh.place.pp),
-        inputs,
-        training: false,
-        lossFactor: 1,
-        onMicroBatch: () => {},
-        onLoss: (loss) => {
-          const view = unscoped(() => loss.view([1]))
-          runOp('binary', [total], [total, view], [0])
-          view.dispose()
-        },
-      })
-    } finally {
-      for (const tensor of inputs.flat()) tensor.dispose()
-    }
+    await this.#runner.run({
+      instructions: evaluation(this.schedule).instructions(mesh.sizes.pp, inputs.length, mesh.place.pp),
+      inputs,
+      training: false,
+      lossFactor: 1,
+      onMicroBatch: () => {},
+      onLoss,
+    })
     return inputs.length
   }
 
