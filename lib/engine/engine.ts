@@ -36,6 +36,8 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   #failure: unknown
   #syncing = true
   #boundary: boolean | undefined
+  /** The backward before step() was the last before an update: its gradients are reduced. */
+  #reduced = false
   /** This engine in a backward of several. */
   readonly #participant: Participant = {
     gradientScale: (scaleForAccumulation) => this.#gradientScale(scaleForAccumulation),
@@ -114,8 +116,29 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     return this.#boundary ?? this.#micro + 1 >= this.numAccumulation
   }
 
-  /** Says by hand whether the next backward is the last before an update; undefined: count again. */
+  /**
+   * Says by hand whether the next backward is the last before an update; undefined: count again. Before that backward.
+   *
+   * @throws AUTOGRAD between a backward and its step(): what it has reduced, or not, cannot be changed any more
+   *
+   * @example
+   * engine.setGradientAccumulationBoundary(false)
+   * engine.backward(ops.meanSquaredError(engine.forward(x), y))
+   * await engine.step() // undefined
+   * engine.setGradientAccumulationBoundary(true)
+   * engine.backward(ops.meanSquaredError(engine.forward(x), y))
+   * const result = await engine.step()
+   * result?.step // 1
+   * engine.setGradientAccumulationBoundary(undefined)
+   */
   setGradientAccumulationBoundary(boundary: boolean | undefined): void {
+    if (this.#backwardDone) {
+      const was = this.#reduced ? 'was the last before an update' : 'was not the last before an update'
+      throw new ZeroshardError(
+        'AUTOGRAD',
+        `[setGradientAccumulationBoundary] ${boundary} between backward() and step(): that backward ${was}; call it before backward()`,
+      )
+    }
     this.#boundary = boundary
   }
 
@@ -214,7 +237,8 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   #openBackward(guest = false): void {
     if (this.#syncing) this.#afterStep('backward')
     this.#failure = undefined
-    this.parts.zero.beginBackward(this.#syncing && this.isGradientAccumulationBoundary, { late: guest })
+    this.#reduced = this.#syncing && this.isGradientAccumulationBoundary
+    this.parts.zero.beginBackward(this.#reduced, { late: guest })
     this.#backwardOpen = true
     this.#backwardDone = this.#syncing
     if (!this.#syncing) this.#micro++ // no step() follows that would count it
@@ -263,7 +287,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   async #step(): Promise<StepResult | undefined> {
     if (!this.#inTrainBatch) this.graphs?.begin() // tells why it is no graph
     this.#backwardDone = false
-    if (!this.isGradientAccumulationBoundary) {
+    if (!this.#reduced) {
       this.#micro++
       await this.ahead.queued()
       return undefined

@@ -223,6 +223,32 @@ t.test('what is refused before anything was done costs nothing', async (t) => {
   await engine.close()
 })
 
+t.test('a boundary is set before the backward that it is for', async (t) => {
+  const engine = (await initialize({ model: new Net(), config })) as Engine<Args>
+  const refused = (boundary: boolean | undefined, words: RegExp): void =>
+    t.throws(() => engine.setGradientAccumulationBoundary(boundary), { code: 'AUTOGRAD', message: words }) as never
+  engine.backward(micro(engine))
+  refused(true, /true between.*was not the last before an update; call it before backward\(\)/)
+  t.equal(await engine.step(), undefined)
+  engine.setGradientAccumulationBoundary(true)
+  const loss = micro(engine)
+  const scaled = engine.scale(loss)
+  backwardFrom(scaled)
+  refused(false, /false between.*was the last before an update/)
+  refused(undefined, /undefined between/)
+  for (const one of [loss, scaled]) one.dispose()
+  t.equal((await engine.step())?.step, 1)
+  engine.setGradientAccumulationBoundary(undefined)
+  t.equal((await engine.trainBatch(batch)).step, 2)
+  engine.noSync(() => {
+    engine.backward(micro(engine))
+    engine.setGradientAccumulationBoundary(true) // no step() follows that backward
+  })
+  engine.backward(micro(engine))
+  t.equal((await engine.step())?.step, 3)
+  await engine.close()
+})
+
 t.test('two engines and one loss: where the backward fails, both give up, whoever leads', async (t) => {
   const before = alive()
   class Half extends Module {
