@@ -24,6 +24,7 @@ import { agreedBatches, Evaluation } from './evaluation.js'
 import {
   accumulationOf,
   type EngineParts,
+  type LoadedCheckpoint,
   lossNotFinite,
   type SaveOptions,
   type StepResult,
@@ -47,6 +48,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   #applied = false
   #gradNorm = 0
   readonly #saver: Saver
+  #closed: Promise<void> | undefined
 
   constructor(
     readonly model: Trainable<Args>,
@@ -310,10 +312,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    * const { client } = await engine.loadCheckpoint('saved')
    * client.epoch // 3
    */
-  async loadCheckpoint(
-    path: string,
-    options: LoadOptions = {},
-  ): Promise<{ path: string; client: Record<string, unknown> }> {
+  async loadCheckpoint(path: string, options: LoadOptions = {}): Promise<LoadedCheckpoint> {
     checkLoadOptions(options)
     this.#betweenSteps('loadCheckpoint', 'CHECKPOINT', 'load after a step() that updated')
     await this.finishSaving()
@@ -333,10 +332,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     return found && (await this.restore(found)).path
   }
 
-  async restore(
-    { folder, manifest }: FoundCheckpoint,
-    options: LoadOptions = {},
-  ): Promise<{ path: string; client: Record<string, unknown> }> {
+  async restore({ folder, manifest }: FoundCheckpoint, options: LoadOptions = {}): Promise<LoadedCheckpoint> {
     const { zero, meeting, fp8 } = this.parts
     const agreement = new Agreement(meeting, 'load')
     await loadCheckpoint(folder, manifest, zero, agreement, options)
@@ -381,7 +377,12 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   }
 
   /** Frees everything and leaves the process group, after a save in the background; throws what that failed with. */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
     try {
       await this.finishSaving()
     } finally {

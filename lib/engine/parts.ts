@@ -76,6 +76,12 @@ export interface SaveOptions {
   async?: boolean
 }
 
+/** A checkpoint that was loaded: its folder, and what the user had put into it. */
+export interface LoadedCheckpoint {
+  path: string
+  client: Record<string, unknown>
+}
+
 /** Of a step that is done: where to look when its loss is no number. */
 export function lossNotFinite(
   done: { globalSteps: number; samples: number },

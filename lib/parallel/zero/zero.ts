@@ -114,10 +114,18 @@ export class Zero {
     const plan = planOffload(layouts, { lifetimes: keeps, dtype, optimizer, offload }, options.world.rank)
     const { files } = plan
     this.files = files
-    this.units = layouts.map((layout, index) => {
-      const places = plan.places[index] as (typeof plan.places)[number]
-      return makeUnit(layout, { lifetimes: keeps, group, dtype, gradientDtype, seed, optimizer, places, files })
-    })
+    const units: Unit[] = []
+    try {
+      for (const [index, layout] of layouts.entries()) {
+        const places = plan.places[index] as (typeof plan.places)[number]
+        units.push(makeUnit(layout, { lifetimes: keeps, group, dtype, gradientDtype, seed, optimizer, places, files }))
+      }
+    } catch (error) {
+      for (const unit of units) unit.dispose()
+      for (const file of filesOf(files)) file.close()
+      throw error
+    }
+    this.units = units
     this.#order = this.units.filter((unit) => unit.layout.trainable).reverse()
     this.#swapper = new Swapper(this.#order, offload.optimizer?.bufferCount ?? 2)
     for (const unit of this.#order) this.#watch(unit)
