@@ -144,7 +144,13 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
 
   /**
    * Runs `fn`, in which several backward() may follow each other and reduce nothing: each is a micro-batch of the step.
-   * Stages 0 and 1 only.
+   * Stages 0 and 1 only. `fn` is synchronous.
+   *
+   * @example
+   * engine.noSync(() => engine.backward(ops.meanSquaredError(engine.forward(x), y)))
+   * engine.backward(ops.meanSquaredError(engine.forward(x), y)) // the second of two, and reduces
+   * const result = await engine.step()
+   * result?.step // 1
    */
   noSync<T>(fn: () => T): T {
     if (this.parts.stage > 1) {
@@ -155,7 +161,14 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     }
     this.#syncing = false
     try {
-      return fn()
+      const result = fn()
+      if (result instanceof Promise) {
+        throw new ZeroshardError(
+          'ARGUMENT',
+          '[noSync] the function is asynchronous; what comes after its first await would be reduced: await outside of noSync()',
+        )
+      }
+      return result
     } finally {
       this.#syncing = true
     }

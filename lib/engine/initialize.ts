@@ -10,7 +10,7 @@ import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment,
 import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
 import type { Parameter } from '../nn/parameter.js'
-import { assignGroups, type ParamGroup } from '../optim/groups.js'
+import { assignGroups, lrScaleOf, type ParamGroup } from '../optim/groups.js'
 import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
@@ -251,9 +251,9 @@ function hyperGroups(
     parameterGroups,
   )
   const groups = [
-    ...parameterGroups.map((group) => ({
+    ...parameterGroups.map((group, index) => ({
       weightDecay: group.weightDecay ?? weightDecay,
-      lrScale: group.lr === undefined || lr === 0 ? 1 : group.lr / lr,
+      lrScale: lrScaleOf(group, index, lr),
     })),
     { weightDecay, lrScale: 1 },
     { weightDecay: 0, lrScale: 1 },

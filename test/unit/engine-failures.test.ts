@@ -249,6 +249,18 @@ t.test('a boundary is set before the backward that it is for', async (t) => {
   await engine.close()
 })
 
+t.test('noSync() is synchronous', async (t) => {
+  const engine = (await initialize({ model: new Net(), config })) as Engine<Args>
+  const asynchronous = async (): Promise<void> => {}
+  t.throws(() => engine.noSync(asynchronous), { code: 'ARGUMENT', message: /asynchronous.*await outside of noSync/ })
+  t.equal(
+    engine.noSync(() => 7),
+    7,
+  )
+  t.equal((await engine.trainBatch(batch)).step, 1)
+  await engine.close()
+})
+
 t.test('two engines and one loss: where the backward fails, both give up, whoever leads', async (t) => {
   const before = alive()
   class Half extends Module {

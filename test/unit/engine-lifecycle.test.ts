@@ -9,6 +9,7 @@ import { isAlone } from '../../lib/engine/joint.js'
 import { Linear } from '../../lib/nn/layers.js'
 import { Module } from '../../lib/nn/module.js'
 import { meanSquaredError } from '../../lib/ops/loss.js'
+import type { ParamGroup } from '../../lib/optim/groups.js'
 import { type Tensor, tensor } from '../../lib/tensor/tensor.js'
 import { alive } from '../helpers/compare.js'
 
@@ -20,8 +21,8 @@ class Net extends Module {
   }
 }
 const config = { train_micro_batch_size_per_gpu: 2, optimizer: { type: 'AdamW', params: { lr: 1e-2 } } }
-const make = (more: Record<string, unknown> = {}, net = new Net()) =>
-  initialize({ model: net, config: { ...config, ...more } })
+const make = (more: Record<string, unknown> = {}, parameterGroups: ParamGroup[] = []) =>
+  initialize({ model: new Net(), config: { ...config, ...more }, parameterGroups })
 const batch = (): [Tensor, Tensor] => [
   tensor(new Float32Array(128).fill(1), [2, 64]),
   tensor(new Float32Array(128), [2, 64]),
@@ -92,8 +93,22 @@ function withoutShard(): string {
 const offload = (device: Record<string, unknown>) => ({
   zero_optimization: { stage: 3, offload_param: device, offload_optimizer: device },
 })
-const cases: Record<string, { more: Record<string, unknown>; message: RegExp; limit?: number }> = {
-  'a missing shard': { more: { model: { path: withoutShard(), weights: true } }, message: /model-00001-of-00001|index/ },
+interface Case {
+  more: Record<string, unknown>
+  message: RegExp
+  limit?: number
+  groups?: ParamGroup[]
+}
+const cases: Record<string, Case> = {
+  'a missing shard': {
+    more: { model: { path: withoutShard(), weights: true } },
+    message: /model-00001-of-00001|index/,
+  },
+  'a rate of a group, of which the others have 0': {
+    more: { optimizer: { type: 'AdamW', params: { lr: 0 } } },
+    groups: [{ match: /second/, lr: 1e-2 }],
+    message: /group 0 .*lr 0.01 is no multiple of optimizer.params.lr, which is 0/,
+  },
   'a schedule that is none': { more: { scheduler: { type: 'OneCycle', params: {} } }, message: /cycle_/ },
   'no memory for the second layer': { more: {}, message: /no memory/, limit: 100_000 },
   'no memory, with parameters on disk': {
@@ -107,12 +122,12 @@ const cases: Record<string, { more: Record<string, unknown>; message: RegExp; li
     limit: 70_000,
   },
 }
-for (const [name, { more, message, limit }] of Object.entries(cases)) {
+for (const [name, { more, message, limit, groups }] of Object.entries(cases)) {
   t.test(`${name}: initialize() throws, and nothing of it is left`, async (t) => {
     const before = alive()
     if (limit) process.env.ZEROSHARD_MEMORY_LIMIT = String(limit)
     try {
-      await t.rejects(make(more), { message })
+      await t.rejects(make(more, groups), { message })
     } finally {
       delete process.env.ZEROSHARD_MEMORY_LIMIT
     }
