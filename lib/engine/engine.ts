@@ -42,7 +42,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   readonly #participant: Participant = {
     gradientScale: (scaleForAccumulation) => this.#gradientScale(scaleForAccumulation),
     join: (loss) => {
-      this.#openBackward(true)
+      this.#openBackward()
       this.addLoss(loss)
     },
     leave: () => {
@@ -203,8 +203,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    * await engine.step()
    */
   backward(loss: Tensor, { scaleForAccumulation = true } = {}): void {
-    checkLoss(loss)
-    this.#openBackward()
+    this.#openBackward(loss)
     try {
       beginBackward(this.#participant, loss, scaleForAccumulation)
       this.observe('backward', () => backwardFrom(loss, () => this.#gradientScale(scaleForAccumulation)))
@@ -232,8 +231,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    * await engine.step()
    */
   scale(loss: Tensor): Tensor {
-    checkLoss(loss)
-    this.#openBackward()
+    this.#openBackward(loss)
     try {
       beginBackward(this.#participant, loss, true)
       this.addLoss(loss)
@@ -246,12 +244,13 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     }
   }
 
-  /** `guest`: the backward is led by another engine, which does its own reductions first. */
-  #openBackward(guest = false): void {
+  /** Without `loss` the backward is led by another engine, which does its own reductions first. */
+  #openBackward(loss?: Tensor): void {
     if (this.#syncing) this.#afterStep('backward')
+    if (loss) checkLoss(loss)
     this.#failure = undefined
     this.#reduced = this.#syncing && this.isGradientAccumulationBoundary
-    this.parts.zero.beginBackward(this.#reduced, { late: guest })
+    this.parts.zero.beginBackward(this.#reduced, { late: !loss })
     this.#backwardOpen = true
     this.#backwardDone = this.#syncing
     if (!this.#syncing) this.#micro++ // no step() follows that would count it
