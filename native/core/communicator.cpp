@@ -185,6 +185,14 @@ bool Communicator::window(int group, void *data, size_t bytes) {
   }
 }
 
+void Communicator::drop_window(int group, void *data) {
+  try {
+    state_->transport->drop_window(groups_[static_cast<size_t>(group)].transport_id, data);
+  } catch (const CommError &error) {
+    throw from(error);
+  }
+}
+
 void Communicator::abort(const Error &error) {
   {
     std::lock_guard guard(state_->lock);

@@ -39,6 +39,7 @@ class Communicator {
   int group(const std::vector<int> &ranks);
   bool link(int group, int from, int to);  // ProcessGroup::link
   bool window(int group, void *data, size_t bytes);  // ProcessGroup::window
+  void drop_window(int group, void *data);           // of one that is
   void abort(const Error &error);
   void destroy();
   std::shared_ptr<ProcessGroup> transport() const { return state_ ? state_->transport : nullptr; }

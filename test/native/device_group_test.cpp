@@ -212,6 +212,57 @@ void buffers_of_collectives_are_registered_where_asked() {
   CHECK(network.num_registered == 4);
 }
 
+size_t num_windows() {
+  std::lock_guard guard(network.lock);
+  return static_cast<size_t>(std::count_if(network.known.begin(), network.known.end(), [](auto &one) { return one.symmetric; }));
+}
+
+// While the buffer is in host memory, one rank alone has another tensor where it lay; (the fake ends the test where an
+// exchange is at different places of the ranks' windows).
+void a_window_is_dropped_before_its_memory_moves() {
+  setenv("ZEROSHARD_NCCL_BUFFERS", "symmetric", 1);
+  World(2).run(20, [](zs::Runtime &runtime, int rank) {
+    const int64_t many = 1 << 19;
+    auto barrier = [&] {
+      collective(runtime, Collective::barrier, 0, 0, 0, 0);
+      runtime.synchronize_now(-1);
+    };
+    int64_t whole = allocate_shared(runtime, many), other = allocate_shared(runtime, many);
+    for (int64_t handle : {whole, whole, other}) CHECK(runtime.comm_window(0, static_cast<double>(handle)));
+    set(runtime, whole, rank + 1);
+    barrier();
+    CHECK(num_windows() == 4);
+    try {
+      runtime.recategorize(static_cast<double>(whole), zs::kHost);
+      CHECK(false);
+    } catch (const zs::Error &error) {
+      CHECK(error.code == "UNSUPPORTED" && error.message.find("unregister()") != std::string::npos);
+    }
+    runtime.comm_drop_window(0, static_cast<double>(whole));
+    runtime.comm_drop_window(0, static_cast<double>(whole));  // it is none
+    barrier();
+    CHECK(num_windows() == 2);
+    runtime.recategorize(static_cast<double>(whole), zs::kHost);
+    CHECK(!runtime.comm_window(0, static_cast<double>(whole)));
+    int64_t next = rank == 0 ? allocate_shared(runtime, many) : allocate(runtime, many);
+    set(runtime, next, rank + 1);
+    collective(runtime, Collective::all_reduce, 0, next, 0, 0);
+    check_all(read(runtime, next, many), 3);
+    runtime.recategorize(static_cast<double>(whole), 3);
+    CHECK(runtime.comm_window(0, static_cast<double>(whole)));
+    barrier();
+    CHECK(num_windows() == 4);
+    for (int64_t next : {whole, other}) collective(runtime, Collective::all_reduce, 0, next, 0, 0);
+    check_all(read(runtime, whole, many), 3);
+    barrier();
+    runtime.comm_destroy();
+    runtime.recategorize(static_cast<double>(other), zs::kHost);  // no window any more
+    runtime.synchronize_now(-1);
+  });
+  CHECK(num_windows() == 0);
+  unsetenv("ZEROSHARD_NCCL_BUFFERS");
+}
+
 std::mutex log_lock;
 std::vector<std::pair<double, double>> computed;  // by rank 0
 
@@ -274,6 +325,7 @@ int main() {
   a_failure_in_the_background_is_told();
   without_a_library_or_with_one_device_all_goes_through_the_host();
   buffers_of_collectives_are_registered_where_asked();
+  a_window_is_dropped_before_its_memory_moves();
   a_chunk_is_summed_while_the_next_is_computed();
   puts("device_group_test: ok");
   return 0;

@@ -15,6 +15,7 @@ struct Hub {
   std::mutex lock;
   std::condition_variable moved;
   std::vector<zs_exchange> given;
+  std::vector<std::string> windows;  // where in which window each rank's output lies
   int arrived = 0, left = 0;
   std::vector<bool> aborted;  // by rank: of the others nobody is told
   const void *sent = nullptr;  // of the send under way; nullptr: none
@@ -61,6 +62,7 @@ inline std::shared_ptr<Hub> hub_named(const std::string &name, int size) {
   hub = std::make_shared<Hub>();
   hub->size = size;
   hub->given.resize(static_cast<size_t>(size));
+  hub->windows.resize(static_cast<size_t>(size));
   hub->aborted.resize(static_cast<size_t>(size), false);
   return hub;
 }
@@ -119,6 +121,19 @@ inline float *floats(const void *data, int64_t count) {
   return reinterpret_cast<float *>(real(data, static_cast<size_t>(count) * 4));
 }
 
+// The how-manieth window of the communicator, and the place in it; empty: in none.
+inline std::string place_in_window(const FakeCommunicator *c, const void *data) {
+  std::lock_guard guard(network.lock);
+  int window = 0;
+  for (auto &known : network.known) {
+    if (known.communicator != c || !known.symmetric) continue;
+    if (data >= known.data && data < known.data + known.bytes)
+      return std::to_string(window) + "+" + std::to_string(static_cast<const char *>(data) - known.data);
+    window++;
+  }
+  return "";
+}
+
 inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
   Hub &hub = *c->hub;
   const size_t me = static_cast<size_t>(c->rank);
@@ -126,6 +141,7 @@ inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
   hub.moved.wait(guard, [&] { return hub.left == 0 || hub.aborted[me]; });
   if (hub.aborted[me]) return;
   hub.given[static_cast<size_t>(c->rank)] = exchange;
+  hub.windows[static_cast<size_t>(c->rank)] = place_in_window(c, exchange.output);
   if (exchange.kind == ZS_BROADCAST && !exchange.input) hub.given[static_cast<size_t>(c->rank)].input = exchange.output;
   hub.arrived++;
   hub.moved.notify_all();
@@ -133,6 +149,8 @@ inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
   if (hub.aborted[me]) return;
   for (const zs_exchange &other : hub.given)
     if (other.kind != exchange.kind || other.count != exchange.count) die("ranks exchange different things");
+  for (const std::string &window : hub.windows)
+    if (window != hub.windows[0]) die("an exchange at different places of the ranks' windows");
   const int64_t n = exchange.count, size = hub.size;
   const bool gathers = exchange.kind == ZS_ALL_GATHER || exchange.kind == ZS_ALL_TO_ALL;
   std::vector<float> result(static_cast<size_t>(gathers ? n * size : n), 0);
