@@ -51,6 +51,33 @@ void host_tensors_pass_through_the_host() {
   CHECK(network.num_runs == before);
 }
 
+// As stage 3 has them with its parameters in host memory, which are written again as soon as they are gathered.
+void host_shards_are_gathered_between_devices() {
+  zs::fake::device.max_delay_microseconds = 200;
+  for (int size : {2, 3}) {
+    int before = network.num_runs;
+    World(size).run(20, [size](zs::Runtime &runtime, int rank) {
+      int64_t shard = allocate(runtime, kCount, zs::kHost);
+      for (int round = 0; round < 20; round++) {
+        int64_t whole = allocate(runtime, kCount * size);
+        std::vector<float> values(kCount, static_cast<float>(10 * round + rank + 1));
+        runtime.write(static_cast<double>(shard), values.data(), values.size() * 4, 0);
+        collective(runtime, Collective::all_gather, 0, whole, shard, kCount, false, round % 2 ? 2 : 0);
+        std::vector<float> next(kCount, -1);
+        runtime.write(static_cast<double>(shard), next.data(), next.size() * 4, 0);
+        std::vector<float> got = read(runtime, whole, kCount * size);
+        for (int r = 0; r < size; r++)
+          check_all({got.begin() + r * kCount, got.begin() + (r + 1) * kCount}, 10 * round + r + 1);
+        check_all(read(runtime, shard, kCount), -1);
+        double free[] = {static_cast<double>(whole)};
+        runtime.free(free);
+      }
+    });
+    CHECK(network.num_runs - before == 20 * size);
+  }
+  zs::fake::device.max_delay_microseconds = 0;
+}
+
 void groups_are_made_by_their_members_alone() {
   World(4).run(20, [](zs::Runtime &runtime, int rank) {
     int64_t x = allocate(runtime, kCount);
@@ -320,6 +347,7 @@ void a_chunk_is_summed_while_the_next_is_computed() {
 int main() {
   collectives_go_between_devices_and_messages_through_the_host();
   host_tensors_pass_through_the_host();
+  host_shards_are_gathered_between_devices();
   groups_are_made_by_their_members_alone();
   a_rank_that_does_not_come_ends_the_others();
   a_failure_in_the_background_is_told();
