@@ -73,8 +73,8 @@ void Communicator::State::run(const CollectiveCall &call, const Group &group, si
   }
 }
 
-// On a device's stream. A transport between devices gets the tensors as they are; what it gathers from host memory
-// (a shard that is offloaded) goes to its slot of the output first. For other transports, and where another tensor lies in
+// On a device's stream. A transport between devices gets the tensors as they are; what it gathers from host memory (a
+// shard that is offloaded) goes to its slot of the output first. For other transports, and where another tensor lies in
 // host memory, they pass through host memory.
 void Communicator::State::exchange(const CollectiveCall &given, const Group &group, size_t bytes,
                                    const CollectivePlace &place) {
