@@ -241,7 +241,8 @@ void buffers_of_collectives_are_registered_where_asked() {
 
 size_t num_windows() {
   std::lock_guard guard(network.lock);
-  return static_cast<size_t>(std::count_if(network.known.begin(), network.known.end(), [](auto &one) { return one.symmetric; }));
+  auto symmetric = [](auto &known) { return known.symmetric; };
+  return static_cast<size_t>(std::count_if(network.known.begin(), network.known.end(), symmetric));
 }
 
 // While the buffer is in host memory, one rank alone has another tensor where it lay; (the fake ends the test where an

@@ -1,6 +1,6 @@
 // Ring attention's messages (lib/parallel/context/ring.ts) on faked devices whose sends end only beside their receives:
-// keys and values go round, in backward their gradients behind them, while each rank computes. All of them take the links
-// of the ring, nobody waits for ever whatever the host waits for, and memory is used again at once.
+// keys and values go round, in backward their gradients behind them, while each rank computes. All of them take the
+// links of the ring, nobody waits for ever whatever the host waits for, and memory is used again at once.
 #include "device_world.h"
 
 namespace {

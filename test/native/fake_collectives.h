@@ -173,7 +173,8 @@ inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
     if (window != hub.windows[0]) die("an exchange at different places of the ranks' windows");
   const int64_t n = exchange.count, size = hub.size;
   const bool gathers = exchange.kind == ZS_ALL_GATHER || exchange.kind == ZS_ALL_TO_ALL;
-  const size_t root = static_cast<size_t>(exchange.peer), part = bytes_of(exchange), whole = part * static_cast<size_t>(size);
+  const size_t root = static_cast<size_t>(exchange.peer);
+  const size_t part = bytes_of(exchange), whole = part * hub.given.size();
   std::vector<char> result(gathers ? whole : part);
   for (size_t r = 0; r < hub.given.size(); r++) {
     const char *from = real(hub.given[r].input, cut ? whole : part) + (cut ? me * part : 0);

@@ -1,7 +1,7 @@
 // libfake_cuda.so: a CUDA backend for tests of the engine, without a GPU. Its device is the faked one, its kernels are
-// the CPU's, run late and on memory that the host cannot touch; graphs are captured and launched. ZEROSHARD_CUDA names it.
-// Ranks that are threads of one process exchange what lies on their devices (sums of f32 and i64); ZEROSHARD_FAKE_LOG names a file that
-// gets a word for each exchange, and for each window.
+// the CPU's, run late and on memory that the host cannot touch; graphs are captured and launched. Ranks that are threads
+// of one process exchange what lies on their devices (sums of f32 and i64). ZEROSHARD_CUDA names it; ZEROSHARD_FAKE_LOG a
+// file that gets a word for each exchange, and for each window.
 #include <cstring>
 
 #include "../../../native/backend/cpu/backend.h"
