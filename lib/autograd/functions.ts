@@ -25,6 +25,18 @@ import {
  * x.grad as Tensor // [2, 4]
  */
 export function backwardFrom(loss: Tensor, scale: number | (() => number) = 1, postponed?: PostponedWork): void {
+  checkLoss(loss)
+  const seed = empty(loss.shape, { dtype: loss.dtype })
+  runOp('fill', [seed], [], typeof scale === 'number' ? [scale] : () => [scale()])
+  try {
+    backward([loss], [seed], { postponed })
+  } finally {
+    seed.dispose()
+  }
+}
+
+/** @throws where a backward cannot begin at it: it is no scalar, or depends on nothing that wants a gradient. */
+export function checkLoss(loss: Tensor): void {
   loss.check('backward')
   if (loss.count !== 1) {
     throw new ZeroshardError(
@@ -34,13 +46,6 @@ export function backwardFrom(loss: Tensor, scale: number | (() => number) = 1, p
   }
   if (!loss.producer) {
     throw new ZeroshardError('AUTOGRAD', '[backward] the loss depends on no parameter, or was computed under noGrad()')
-  }
-  const seed = empty(loss.shape, { dtype: loss.dtype })
-  runOp('fill', [seed], [], typeof scale === 'number' ? [scale] : () => [scale()])
-  try {
-    backward([loss], [seed], { postponed })
-  } finally {
-    seed.dispose()
   }
 }
 

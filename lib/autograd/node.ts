@@ -36,6 +36,7 @@ export class TapeNode implements Producer {
   readonly sequence = nextSequence++
   readonly edges: (Edge | Tensor | undefined)[]
   consumed = false
+  onFailure?: (error: unknown) => void
   /** Outputs that are not disposed, and operations that use one. */
   #users: number
 

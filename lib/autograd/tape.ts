@@ -239,6 +239,9 @@ export function backward(
         for (const node of nodes) step(node, pass)
       }),
     )
+  } catch (error) {
+    for (const node of nodes) node.onFailure?.(error)
+    throw error
   } finally {
     currentPass = outer
     pass.drop()

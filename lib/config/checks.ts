@@ -20,9 +20,12 @@ export function checkTogether(reading: Reading, read: Read): void {
   }
   const wire = read.communication_data_type ?? read.data_types.grad_accum_dtype
   const dividing = ['prescale_gradients', 'gradient_predivide_factor'] as const
-  for (const key of wire === 'fp32' ? dividing : [])
-    if (Number(read[key]) !== Number(key === 'gradient_predivide_factor'))
-      note(reading, 'gradients travel in f32 (communication_data_type), where it makes no difference', key)
+  const undivided =
+    read.gradient_allreduce_op === 'sum'
+      ? 'gradients are added (gradient_allreduce_op "sum"), where nothing is divided'
+      : wire === 'fp32' && 'gradients travel in f32 (communication_data_type), where it makes no difference'
+  for (const key of undivided ? dividing : [])
+    if (Number(read[key]) !== Number(key === 'gradient_predivide_factor')) note(reading, undivided as string, key)
   const { type: schedule, params } = read.scheduler
   if (schedule === null && JSON.stringify(params) !== '{}' && params !== null)
     fail(reading, `scheduler.params is ${show(params)}, but scheduler.type is missing; name the schedule`)

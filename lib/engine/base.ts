@@ -20,7 +20,16 @@ import { inRange } from '../tensor/range.js'
 import { RunAhead } from '../tensor/run-ahead.js'
 import { keep, tidy, unscoped } from '../tensor/scope.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
-import { type EngineParts, lossNotFinite, type SaveOptions, type StepResult, type Trainable } from './parts.js'
+import { agreedBatches, Evaluation } from './evaluation.js'
+import {
+  accumulationOf,
+  type EngineParts,
+  type LoadedCheckpoint,
+  lossNotFinite,
+  type SaveOptions,
+  type StepResult,
+  type Trainable,
+} from './parts.js'
 
 export type { EngineParts, SaveOptions, StepResult, Trainable } from './parts.js'
 
@@ -39,6 +48,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   #applied = false
   #gradNorm = 0
   readonly #saver: Saver
+  #closed: Promise<void> | undefined
 
   constructor(
     readonly model: Trainable<Args>,
@@ -110,17 +120,8 @@ export abstract class BaseEngine<Args extends Tensor[]> {
 
   /** Another global batch size with the same micro-batch: changes the number of accumulation steps. */
   setTrainBatchSize(size: number): void {
-    const { microBatchSize, mesh } = this.parts
-    const each = microBatchSize * mesh.sizes.dp
     this.#betweenSteps('setTrainBatchSize', 'ARGUMENT', 'call it after step()')
-    if (!(Number.isInteger(size) && size > 0 && size % each === 0)) {
-      const near = Math.max(1, Math.round(size / each) || 1) * each
-      throw new ZeroshardError(
-        'ARGUMENT',
-        `[setTrainBatchSize] ${size} is not a multiple of micro-batch ${microBatchSize} x ${mesh.sizes.dp} data-parallel ranks; use ${near}`,
-      )
-    }
-    this.numAccumulation = size / each
+    this.numAccumulation = accumulationOf(size, this.parts)
   }
 
   /** After the gradients of `numMicro` micro-batches are reduced. */
@@ -227,11 +228,13 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    */
   abstract trainBatch(next: (firstSample: number) => Args): Promise<StepResult>
 
-  /** Adds the losses of the batches to `total`; says how many they were. */
-  protected abstract evaluate(batches: Iterable<Args>, total: Tensor): Promise<number>
+  /** Hands over the losses of the batches; says how many they were. */
+  protected abstract evaluate(batches: Iterable<Args>, onLoss: (loss: Tensor) => void): Promise<number>
 
   /**
-   * The mean loss over micro-batches and ranks, without gradients and dropout. Disposes the inputs.
+   * Collective. The mean loss over all micro-batches of all ranks, without gradients and dropout. Disposes the inputs.
+   * Data-parallel ranks may have different numbers of them, but not at stage 3 or within a tensor, context or pipeline
+   * group: there it throws on all ranks, and takes all of an iterable's batches before the first is computed.
    *
    * @example
    * const wrapped = await initialize({ model: new WithLoss(), config: 'ds_config.json' })
@@ -240,19 +243,18 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    * await wrapped.close()
    */
   async evalBatch(batches: Iterable<Args>): Promise<number> {
-    const { zero, mesh } = this.parts
-    const total = unscoped(() => empty([1], { category: 'buffers', zero: true, shared: true }))
+    const { fetcher } = this.parts.zero
+    const agreed = await agreedBatches(batches, this.parts)
+    const evaluation = new Evaluation(this.parts)
     this.model.eval()
-    zero.fetcher?.begin('eval')
+    fetcher?.begin('eval')
     try {
-      const count = await this.evaluate(batches, total)
-      mesh.group('dp', 'cp').allReduce(total, { average: true })
-      mesh.group('pp').allReduce(total)
-      return ((await total.data())[0] as number) / Math.max(count, 1)
+      return await evaluation.mean(await this.evaluate(agreed, (loss) => evaluation.add(loss)))
     } finally {
-      zero.fetcher?.end()
+      fetcher?.end()
       this.model.train()
-      total.dispose()
+      evaluation.dispose()
+      if (Array.isArray(agreed)) for (const tensor of agreed.flat()) tensor.dispose() // after an error some are left
     }
   }
 
@@ -310,10 +312,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
    * const { client } = await engine.loadCheckpoint('saved')
    * client.epoch // 3
    */
-  async loadCheckpoint(
-    path: string,
-    options: LoadOptions = {},
-  ): Promise<{ path: string; client: Record<string, unknown> }> {
+  async loadCheckpoint(path: string, options: LoadOptions = {}): Promise<LoadedCheckpoint> {
     checkLoadOptions(options)
     this.#betweenSteps('loadCheckpoint', 'CHECKPOINT', 'load after a step() that updated')
     await this.finishSaving()
@@ -333,10 +332,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     return found && (await this.restore(found)).path
   }
 
-  async restore(
-    { folder, manifest }: FoundCheckpoint,
-    options: LoadOptions = {},
-  ): Promise<{ path: string; client: Record<string, unknown> }> {
+  async restore({ folder, manifest }: FoundCheckpoint, options: LoadOptions = {}): Promise<LoadedCheckpoint> {
     const { zero, meeting, fp8 } = this.parts
     const agreement = new Agreement(meeting, 'load')
     await loadCheckpoint(folder, manifest, zero, agreement, options)
@@ -365,17 +361,12 @@ export abstract class BaseEngine<Args extends Tensor[]> {
 
   /** Moves states to host memory, all unless named, until reloadStates(). Collective. Not between backward and step. */
   offloadStates(what: readonly Offloadable[] = offloadables): void {
-    this.#moveStates('offloadStates', what, 'host')
+    this.dropGraph()
+    this.parts.zero.move('offloadStates', what, 'host')
   }
   reloadStates(what: readonly Offloadable[] = offloadables): void {
-    this.#moveStates('reloadStates', what, 'device')
-  }
-  #moveStates(op: string, what: readonly Offloadable[], to: 'host' | 'device'): void {
-    const unknown = what.find((name) => !offloadables.includes(name))
-    if (unknown !== undefined)
-      throw new ZeroshardError('ARGUMENT', `[${op}] '${unknown}' is not one of ${offloadables.join(', ')}`)
     this.dropGraph()
-    for (const unit of this.parts.zero.units) for (const name of what) unit.offload(name, to)
+    this.parts.zero.move('reloadStates', what, 'device')
   }
 
   /** Before memory of the model's moves: a captured step works on what is where it was. */
@@ -386,7 +377,12 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   }
 
   /** Frees everything and leaves the process group, after a save in the background; throws what that failed with. */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
     try {
       await this.finishSaving()
     } finally {

@@ -1,18 +1,19 @@
 // The engine: DeepSpeed's contract around a plain model. forward, backward, step for each micro-batch; at the
 // boundary of accumulation gradients are reduced, clipped and applied. What is hard lives elsewhere: zero/, checkpoint/.
 
-import { backwardFrom } from '../autograd/functions.js'
+import { backwardFrom, checkLoss } from '../autograd/functions.js'
 import { noGrad } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { binding } from '../binding/native.js'
 import { trace } from '../monitor/trace.js'
 import { scale as scaleTensor } from '../ops/arithmetic.js'
+import { isCapturing } from '../tensor/graph.js'
 import { memory } from '../tensor/memory.js'
 import { tidy, unscoped } from '../tensor/scope.js'
 import { runOp, type Tensor } from '../tensor/tensor.js'
 import { BaseEngine, type EngineParts, type StepResult, type Trainable } from './base.js'
 import { GraphStep } from './graph-step.js'
-import { beginBackward, bounded, endBackward, enter, exit, isAlone, type Participant } from './joint.js'
+import { beginBackward, bounded, endBackward, enter, exit, failBackward, isAlone, type Participant } from './joint.js'
 
 /**
  * A model in training: forward, backward, step, checkpoints. Made by `initialize()`; owns the parameters until close().
@@ -31,8 +32,12 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   #backwardDone = false
   /** A backward that the user runs (`scale`) is under way. */
   #backwardOpen = false
+  /** What the accumulation before was given up for. */
+  #failure: unknown
   #syncing = true
   #boundary: boolean | undefined
+  /** The backward before step() was the last before an update: its gradients are reduced. */
+  #reduced = false
   /** This engine in a backward of several. */
   readonly #participant: Participant = {
     gradientScale: (scaleForAccumulation) => this.#gradientScale(scaleForAccumulation),
@@ -43,6 +48,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     leave: () => {
       if (this.#backwardOpen) this.#closeBackward()
     },
+    giveUp: (error) => this.#giveUp(error),
   }
 
   /** Steps as graphs (`cuda_graphs`): how many were, and why the last one was not. */
@@ -59,11 +65,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     return new GraphStep({
       obstacle: () => this.#graphObstacle(),
       queueStep: (batches) => this.#queueStep(batches),
-      abandonStep: () => {
-        this.#micro = 0
-        this.#backwardDone = this.#backwardOpen = false
-        this.parts.zero.abandonStep()
-      },
+      abandonStep: () => this.abandonStep(),
       prepare: () => {
         this.setRandom(0)
         this.parts.fp8?.dropWeights() // the launch changes them
@@ -114,14 +116,41 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     return this.#boundary ?? this.#micro + 1 >= this.numAccumulation
   }
 
-  /** Says by hand whether the next backward is the last before an update; undefined: count again. */
+  /**
+   * Says by hand whether the next backward is the last before an update; undefined: count again. Before that backward.
+   *
+   * @throws AUTOGRAD between a backward and its step(): what it has reduced, or not, cannot be changed any more
+   *
+   * @example
+   * engine.setGradientAccumulationBoundary(false)
+   * engine.backward(ops.meanSquaredError(engine.forward(x), y))
+   * await engine.step() // undefined
+   * engine.setGradientAccumulationBoundary(true)
+   * engine.backward(ops.meanSquaredError(engine.forward(x), y))
+   * const result = await engine.step()
+   * result?.step // 1
+   * engine.setGradientAccumulationBoundary(undefined)
+   */
   setGradientAccumulationBoundary(boundary: boolean | undefined): void {
+    if (this.#backwardDone) {
+      const was = this.#reduced ? 'was the last before an update' : 'was not the last before an update'
+      throw new ZeroshardError(
+        'AUTOGRAD',
+        `[setGradientAccumulationBoundary] ${boundary} between backward() and step(): that backward ${was}; call it before backward()`,
+      )
+    }
     this.#boundary = boundary
   }
 
   /**
    * Runs `fn`, in which several backward() may follow each other and reduce nothing: each is a micro-batch of the step.
-   * Stages 0 and 1 only.
+   * Stages 0 and 1 only. `fn` is synchronous.
+   *
+   * @example
+   * engine.noSync(() => engine.backward(ops.meanSquaredError(engine.forward(x), y)))
+   * engine.backward(ops.meanSquaredError(engine.forward(x), y)) // the second of two, and reduces
+   * const result = await engine.step()
+   * result?.step // 1
    */
   noSync<T>(fn: () => T): T {
     if (this.parts.stage > 1) {
@@ -132,7 +161,14 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     }
     this.#syncing = false
     try {
-      return fn()
+      const result = fn()
+      if (result instanceof Promise) {
+        throw new ZeroshardError(
+          'ARGUMENT',
+          '[noSync] the function is asynchronous; what comes after its first await would be reduced: await outside of noSync()',
+        )
+      }
+      return result
     } finally {
       this.#syncing = true
     }
@@ -159,19 +195,27 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
 
   /**
    * Gradients of a scalar loss, scaled for accumulation (`scaleForAccumulation`). Frees the graph, and the loss. Where
-   * other engines' models had a part in it, it is their backward too: step() each of them.
+   * other engines' models had a part in it, it is their backward too: step() each of them. Where it throws (out of
+   * memory, say), all micro-batches since the last update are given up: the next one is the first of a step.
    *
    * @example
    * engine.backward(ops.meanSquaredError(engine.forward(x), y))
    * await engine.step()
    */
   backward(loss: Tensor, { scaleForAccumulation = true } = {}): void {
+    checkLoss(loss)
     this.#openBackward()
-    beginBackward(this.#participant, loss, scaleForAccumulation)
-    this.observe('backward', () => backwardFrom(loss, () => this.#gradientScale(scaleForAccumulation)))
-    this.addLoss(loss)
-    this.#closeBackward()
-    loss.dispose()
+    try {
+      beginBackward(this.#participant, loss, scaleForAccumulation)
+      this.observe('backward', () => backwardFrom(loss, () => this.#gradientScale(scaleForAccumulation)))
+      this.addLoss(loss)
+      this.#closeBackward()
+    } catch (error) {
+      this.#giveUp(error)
+      throw error
+    } finally {
+      loss.dispose()
+    }
   }
 
   #gradientScale(scaleForAccumulation: boolean): number {
@@ -188,20 +232,36 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    * await engine.step()
    */
   scale(loss: Tensor): Tensor {
+    checkLoss(loss)
     this.#openBackward()
-    beginBackward(this.#participant, loss, true)
-    this.addLoss(loss)
-    return scaleTensor(loss, this.#gradientScale(true))
+    try {
+      beginBackward(this.#participant, loss, true)
+      this.addLoss(loss)
+      const scaled = scaleTensor(loss, this.#gradientScale(true))
+      if (scaled.producer) scaled.producer.onFailure = (error) => this.#giveUp(error)
+      return scaled
+    } catch (error) {
+      this.#giveUp(error)
+      throw error
+    }
   }
 
   /** `guest`: the backward is led by another engine, which does its own reductions first. */
   #openBackward(guest = false): void {
-    if (this.#backwardDone && this.#syncing)
-      throw new ZeroshardError('AUTOGRAD', '[backward] called twice without step() in between')
-    this.parts.zero.beginBackward(this.#syncing && this.isGradientAccumulationBoundary, { late: guest })
+    if (this.#syncing) this.#afterStep('backward')
+    this.#failure = undefined
+    this.#reduced = this.#syncing && this.isGradientAccumulationBoundary
+    this.parts.zero.beginBackward(this.#reduced, { late: guest })
     this.#backwardOpen = true
     this.#backwardDone = this.#syncing
     if (!this.#syncing) this.#micro++ // no step() follows that would count it
+  }
+
+  /** @throws where a step() is due. */
+  #afterStep(op: string): void {
+    if (!this.#backwardDone) return
+    const text = op === 'backward' ? 'called twice without step() in between' : 'after a backward(); call step() first'
+    throw new ZeroshardError('AUTOGRAD', `[${op}] ${text}`)
   }
 
   #closeBackward(): void {
@@ -221,17 +281,33 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    * result?.skipped // false
    */
   async step(): Promise<StepResult | undefined> {
-    if (this.#backwardOpen) this.#closeBackward()
-    if (!this.#backwardDone) throw new ZeroshardError('AUTOGRAD', '[step] needs a backward() first')
+    try {
+      if (this.#backwardOpen) this.#closeBackward()
+      if (this.#backwardDone) return await this.#step()
+    } catch (error) {
+      this.#giveUp(error)
+      throw error
+    }
+    const { message } = (this.#failure ?? {}) as Partial<Error>
+    throw new ZeroshardError(
+      'AUTOGRAD',
+      message === undefined
+        ? '[step] needs a backward() first'
+        : `[step] needs a backward(): the micro-batches before were given up after an error (${message}); begin the step again`,
+    )
+  }
+
+  async #step(): Promise<StepResult | undefined> {
     if (!this.#inTrainBatch) this.graphs?.begin() // tells why it is no graph
     this.#backwardDone = false
-    if (!this.isGradientAccumulationBoundary) {
+    if (!this.#reduced) {
       this.#micro++
       await this.ahead.queued()
       return undefined
     }
     const numMicro = this.#micro + 1
     this.#micro = 0
+    if (this.ahead.failed) await this.ahead.settled() // else the update would be without that micro-batch
     try {
       return await this.finishStep(numMicro)
     } finally {
@@ -239,7 +315,28 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     }
   }
 
+  /** After an error: nothing is left of the micro-batches since the last update, and the next one is the first. */
+  #giveUp(error: unknown): void {
+    if (isCapturing()) return // nothing was done; abandonStep() follows when the capture has ended
+    failBackward(this.#participant, error)
+    this.#failure = error
+    this.abandonStep()
+  }
+
+  /** What was accumulated is forgotten, so that the next step is as if it had never been. */
+  protected abandonStep(): void {
+    const { zero, fp8, mesh } = this.parts
+    this.#micro = 0
+    this.#backwardDone = this.#backwardOpen = false
+    // Only where nobody else is waited for: on several ranks an error of one ends all.
+    if (mesh.world.size === 1) this.ahead.abandon()
+    zero.abandonStep()
+    fp8?.abandonStep()
+    runOp('fill', [this.lossSum], [], [0])
+  }
+
   async trainBatch(next: (firstSample: number) => Args): Promise<StepResult> {
+    this.#afterStep('trainBatch')
     this.#inTrainBatch = true
     try {
       if (!this.graphs?.begin()) return await this.#trainBatch(() => next(this.nextSample))
@@ -247,6 +344,9 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
         unscoped(() => next(this.samples + this.firstSampleOf(micro))),
       )
       return (await this.graphs.step(batches)) ?? (await this.#trainBatch(() => batches.shift() as Args))
+    } catch (error) {
+      this.#giveUp(error)
+      throw error
     } finally {
       this.#inTrainBatch = false
     }
@@ -255,23 +355,24 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   async #trainBatch(next: () => Args): Promise<StepResult> {
     for (;;) {
       const inputs = unscoped(next)
-      this.backward(unscoped(() => this.forward(...inputs)))
-      for (const input of inputs) input.dispose()
+      try {
+        this.backward(unscoped(() => this.forward(...inputs)))
+      } finally {
+        for (const input of inputs) input.dispose()
+      }
       const result = await this.step()
       if (result) return result
     }
   }
 
-  protected async evaluate(batches: Iterable<Args>, total: Tensor): Promise<number> {
+  protected async evaluate(batches: Iterable<Args>, onLoss: (loss: Tensor) => void): Promise<number> {
     let count = 0
     for (const inputs of batches) {
-      tidy(() =>
-        noGrad(() => {
-          const loss = this.model.forward(...inputs)
-          runOp('binary', [total], [total, loss.view([1])], [0])
-        }),
-      )
-      for (const input of inputs) input.dispose()
+      try {
+        tidy(() => noGrad(() => onLoss(this.model.forward(...inputs))))
+      } finally {
+        for (const input of inputs) input.dispose()
+      }
       count++
       await this.ahead.queued()
     }

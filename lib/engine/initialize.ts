@@ -10,7 +10,7 @@ import { exitWithParent, type RankEnvironment, type Rendezvous, readEnvironment,
 import { LanguageModel } from '../nn/models/language-model.js'
 import type { Module } from '../nn/module.js'
 import type { Parameter } from '../nn/parameter.js'
-import { assignGroups, type ParamGroup } from '../optim/groups.js'
+import { assignGroups, lrScaleOf, type ParamGroup } from '../optim/groups.js'
 import { LossScaler } from '../optim/loss-scale.js'
 import { makeOptimizer } from '../optim/optimizer.js'
 import { makeSchedule } from '../optim/schedules.js'
@@ -46,6 +46,7 @@ let joined: { world: Promise<World>; users: number } | undefined
 
 /** Sets up the native runtime and joins the other ranks, as the environment variables say (torchrun's). */
 export async function joinWorld(options: WorldOptions = {}): Promise<World> {
+  if (joined) checkDevice(options.device)
   joined ??= { world: meetWorld(options), users: 0 }
   joined.users++
   try {
@@ -54,6 +55,16 @@ export async function joinWorld(options: WorldOptions = {}): Promise<World> {
     joined = undefined
     throw error
   }
+}
+
+/** @throws DEVICE where it is not that of the engines that are open. */
+function checkDevice(device: Device | undefined): void {
+  const used = binding().native.device()
+  if (device === undefined || device === used) return
+  throw new ZeroshardError(
+    'DEVICE',
+    `[initialize] device '${device}' beside an engine on '${used}': a process has one device; leave it out, or use a process of its own`,
+  )
 }
 
 interface WorldOptions {
@@ -112,8 +123,9 @@ export function failWorld({ group, meeting, environment }: World, error: unknown
 const errorOf = (error: unknown): { code: ErrorCode; message: string } =>
   error instanceof ZeroshardError ? error : { code: 'INTERNAL', message: String((error as Error)?.message ?? error) }
 
+/** Once for each joinWorld(). */
 export async function leaveWorld(world: World): Promise<void> {
-  if (joined && --joined.users > 0) return
+  if (!joined || --joined.users > 0) return
   joined = undefined
   if (world.group.size > 1) binding().native.commDestroy()
   await world.meeting.close()
@@ -136,31 +148,68 @@ export function makeEngine<Args extends Tensor[]>(
   const { pipeline: pp, tensor: tp, context: cp, expert: ep, data: dp } = config.mesh
   const mesh = Mesh.create(world.group, { pp, dp, cp, ep, tp })
   const { params } = config.optimizer
-  const zeroConfig = config.zero_optimization
-  const stage = zeroConfig.stage as Stage
   applyRecompute(model, config)
   const { sequence_parallel, tp_overlap_comm, overlap_chunks } = config.tensor_parallel
   const cutting = { sequence: sequence_parallel, chunks: tp_overlap_comm ? overlap_chunks : 1 }
   config.hints.push(...parallelize(model, mesh, plan, cutting).notes)
   const { train, sequence_length } = config.data
   parallelizeContext(model, mesh, config.context_parallel.type, train.length ? sequence_length : undefined)
-  const schedule = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
-  const cut = pp > 1 ? cutModel(model, mesh, schedule, config.pipeline.partition as SplitMethod) : undefined
-  if (cut) config.hints.push(...bubbleNotes(schedule, pp, config.gradient_accumulation_steps))
+  // What may be refused comes before what takes memory.
+  const schedule = makeSchedule(config.scheduler, params.lr)
+  const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
+  const pipeline = scheduleNamed(config.pipeline.schedule, config.pipeline.chunks)
+  const cut = pp > 1 ? cutModel(model, mesh, pipeline, config.pipeline.partition as SplitMethod) : undefined
+  if (cut) config.hints.push(...bubbleNotes(pipeline, pp, config.gradient_accumulation_steps))
   if (cut && config.cuda_graphs) config.hints.push('cuda_graphs: the steps of a pipeline are not captured')
+  const groups = hyperGroups(model, params, parameterGroups)
   const eight = config.fp8.enabled ? applyFp8(model, config.fp8, mesh.group('dp', 'cp', 'tp'), cut?.has) : undefined
   config.hints.push(...(eight?.notes ?? []))
-  const optimizer = makeOptimizer({ type: config.optimizer.type, params: { ...params } })
+  let zero: Zero | undefined
+  try {
+    zero = makeZero(model, config, mesh, { optimizer, ...groups, ...(cut && { include: cut.has }) })
+    const parts: EngineParts = {
+      zero,
+      mesh,
+      meeting: world.meeting,
+      asyncSave: config.checkpoint.async_save,
+      graphs: config.cuda_graphs && !cut,
+      ...(config.fp16.enabled && { scaler: new LossScaler(config.fp16) }),
+      ...(eight && { fp8: eight.fp8 }),
+      stage: config.zero_optimization.stage,
+      seed: config.train.seed,
+      schedule,
+      microBatchSize: config.train_micro_batch_size_per_gpu,
+      accumulationSteps: config.gradient_accumulation_steps,
+      maxNorm: config.gradient_clipping,
+      // Context ranks have parts of the same samples: of those the mean, whatever is done over data-parallel ranks.
+      lossShare: config.gradient_allreduce_op === 'sum' ? cp : 1,
+      hints: [...config.hints, ...notesOf(zero.files)],
+      onClose: () => leaveWorld(world),
+    }
+    if (config.dump_state && mesh.world.rank === 0) process.stderr.write(`${describeState(config, parts)}\n`)
+    return cut ? new PipelineEngine(model, parts, cut, pipeline) : new Engine(model, parts)
+  } catch (error) {
+    zero?.dispose()
+    eight?.fp8.dispose()
+    throw error
+  }
+}
+
+function makeZero(
+  model: Module,
+  config: Config,
+  mesh: Mesh,
+  more: Pick<ZeroOptions, 'optimizer' | 'groups' | 'groupOf' | 'include'>,
+): Zero {
+  const zeroConfig = config.zero_optimization
   const offload = offloadOf(config)
-  const zero = new Zero(model, {
-    stage,
+  return new Zero(model, {
+    stage: zeroConfig.stage as Stage,
     group: mesh.group('dp', 'cp'),
     world: mesh.world,
     seed: config.train.seed,
     dtype: config.fp16.enabled ? 'f16' : config.bf16.enabled ? 'bf16' : 'f32',
     gradientDtype: dtypeOf[config.data_types.grad_accum_dtype],
-    optimizer,
-    ...hyperGroups(model, params, parameterGroups),
     overlap: zeroConfig.overlap_comm ?? true,
     average: config.gradient_allreduce_op === 'mean',
     ...predivision(config, mesh.group('dp', 'cp').size),
@@ -171,29 +220,8 @@ export function makeEngine<Args extends Tensor[]>(
     maxLive: zeroConfig.stage3_max_live_parameters,
     leaf: leafModules(zeroConfig.leaf_module),
     ...(offload && { offload }),
-    ...(cut && { include: cut.has }),
+    ...more,
   })
-  const parts: EngineParts = {
-    zero,
-    mesh,
-    meeting: world.meeting,
-    asyncSave: config.checkpoint.async_save,
-    graphs: config.cuda_graphs && !cut,
-    ...(config.fp16.enabled && { scaler: new LossScaler(config.fp16) }),
-    ...(eight && { fp8: eight.fp8 }),
-    stage,
-    seed: config.train.seed,
-    schedule: makeSchedule(config.scheduler, params.lr),
-    microBatchSize: config.train_micro_batch_size_per_gpu,
-    accumulationSteps: config.gradient_accumulation_steps,
-    maxNorm: config.gradient_clipping,
-    // Context ranks have parts of the same samples: of those the mean, whatever is done over data-parallel ranks.
-    lossShare: config.gradient_allreduce_op === 'sum' ? cp : 1,
-    hints: [...config.hints, ...notesOf(zero.files)],
-    onClose: () => leaveWorld(world),
-  }
-  if (config.dump_state && mesh.world.rank === 0) process.stderr.write(`${describeState(config, parts)}\n`)
-  return cut ? new PipelineEngine(model, parts, cut, schedule) : new Engine(model, parts)
 }
 
 function leafModules({ classes, names, name_suffixes: suffixes }: Config['zero_optimization']['leaf_module']) {
@@ -223,9 +251,9 @@ function hyperGroups(
     parameterGroups,
   )
   const groups = [
-    ...parameterGroups.map((group) => ({
+    ...parameterGroups.map((group, index) => ({
       weightDecay: group.weightDecay ?? weightDecay,
-      lrScale: group.lr === undefined || lr === 0 ? 1 : group.lr / lr,
+      lrScale: lrScaleOf(group, index, lr),
     })),
     { weightDecay, lrScale: 1 },
     { weightDecay: 0, lrScale: 1 },
@@ -287,16 +315,17 @@ export async function initialize<Args extends Tensor[]>(options: {
   device?: Device
 }): Promise<Engine<Args>> {
   const world = await joinWorld({ device: options.device })
+  let engine: Engine<Args> | undefined
   try {
     const { model, parameterGroups, plan } = options
     const config = loadConfig(options.config, world.group.size)
-    const engine = makeEngine(model, config, world, parameterGroups, plan)
+    engine = makeEngine(model, config, world, parameterGroups, plan)
     if (config.model.weights) await loadPretrained(config.model.path as string, model, engine.parts.zero)
     reportSteps(engine, config)
     return engine
   } catch (error) {
     failWorld(world, error) // the others may have come through, and wait for this rank
-    await leaveWorld(world)
+    await (engine ? engine.close() : leaveWorld(world)).catch(() => {}) // the first error counts
     throw error
   }
 }

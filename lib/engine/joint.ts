@@ -15,6 +15,8 @@ export interface Participant {
   join(loss: Tensor): void
   /** That backward is over. */
   leave(): void
+  /** That backward has failed, whether it had come to this model or not. */
+  giveUp(error: unknown): void
 }
 
 interface Backward {
@@ -54,7 +56,21 @@ export function endBackward(leader: Participant): void {
   const { guests, loss } = running
   running = undefined
   loss.dispose()
-  for (const engine of engines) if (guests.has(engine)) engine.leave()
+  try {
+    for (const engine of engines) if (guests.has(engine)) engine.leave()
+  } catch (error) {
+    for (const engine of guests) engine.giveUp(error)
+    throw error
+  }
+}
+
+/** The backward that `leader` leads has failed: the others give up, too. */
+export function failBackward(leader: Participant, error: unknown): void {
+  if (running?.leader !== leader) return
+  const { guests, loss } = running
+  running = undefined
+  loss.dispose()
+  for (const engine of guests) engine.giveUp(error)
 }
 
 /** Runs an engine's model, so that a backward that goes through it is known. */
@@ -65,13 +81,18 @@ export function bounded<Args extends Tensor[]>(
 ): Tensor {
   if (engines.size < 2) return run(...args)
   const inner = args.map((arg) => (arg.requiresGrad ? boundary(arg, 'engineInput', () => 1 / ratioOf(engine)) : arg))
-  const result = run(...(inner as Args))
-  for (const [index, view] of inner.entries()) if (view !== args[index]) view.dispose()
+  let result: Tensor
+  try {
+    result = run(...(inner as Args))
+  } finally {
+    for (const [index, view] of inner.entries()) if (view !== args[index]) view.dispose()
+  }
   if (!result.producer || args.includes(result)) return result
   const output = boundary(result, 'engineOutput', () => {
     join(engine)
     return ratioOf(engine)
   })
+  if (output.producer) output.producer.onFailure = (error) => engine.giveUp(error)
   result.dispose()
   return output
 }
@@ -98,8 +119,8 @@ function join(engine: Participant): void {
     )
   }
   if (engine === running.leader || running.guests.has(engine)) return
-  running.guests.add(engine)
   engine.join(running.loss)
+  running.guests.add(engine)
 }
 
 /** The scale inside the engine's model, relative to that outside. */

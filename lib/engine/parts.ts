@@ -76,6 +76,12 @@ export interface SaveOptions {
   async?: boolean
 }
 
+/** A checkpoint that was loaded: its folder, and what the user had put into it. */
+export interface LoadedCheckpoint {
+  path: string
+  client: Record<string, unknown>
+}
+
 /** Of a step that is done: where to look when its loss is no number. */
 export function lossNotFinite(
   done: { globalSteps: number; samples: number },
@@ -87,5 +93,16 @@ export function lossNotFinite(
   return new ZeroshardError(
     'NOT_FINITE',
     `the loss of step ${done.globalSteps} is ${loss}${first}; lower the learning rate, or look at the data of samples ${done.samples - samples} to ${done.samples - 1}`,
+  )
+}
+
+/** Micro-batches of a rank in a global batch of `size`. @throws ARGUMENT where they are not whole. */
+export function accumulationOf(size: number, { microBatchSize, mesh: { sizes } }: EngineParts): number {
+  const each = microBatchSize * sizes.dp
+  if (Number.isInteger(size) && size > 0 && size % each === 0) return size / each
+  const near = Math.max(1, Math.round(size / each) || 1) * each
+  throw new ZeroshardError(
+    'ARGUMENT',
+    `[setTrainBatchSize] ${size} is not a multiple of micro-batch ${microBatchSize} x ${sizes.dp} data-parallel ranks; use ${near}`,
   )
 }

@@ -9,7 +9,7 @@ import { simulate } from '../parallel/pipeline/simulator.js'
 import type { StageOfModel } from '../parallel/pipeline/stage.js'
 import { memory } from '../tensor/memory.js'
 import { unscoped } from '../tensor/scope.js'
-import { runOp, type Tensor } from '../tensor/tensor.js'
+import type { Tensor } from '../tensor/tensor.js'
 import type { EngineParts, StepResult, Trainable } from './base.js'
 import { Engine } from './engine.js'
 
@@ -63,14 +63,23 @@ export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Arg
   }
 
   override async trainBatch(next: (firstSample: number) => Args): Promise<StepResult> {
+    try {
+      await this.#runAll(next, this.numAccumulation)
+      return await this.finishStep(this.numAccumulation)
+    } catch (error) {
+      this.abandonStep()
+      throw error
+    }
+  }
+
+  async #runAll(next: (firstSample: number) => Args, numMicro: number): Promise<void> {
     const { mesh } = this.parts
-    const numMicro = this.numAccumulation
     memory.resetPeak()
-    const inputs = Array.from({ length: numMicro }, (_, micro) =>
-      unscoped(() => next(this.samples + this.firstSampleOf(micro))),
-    )
+    const inputs: Args[] = []
     this.#running = true
     try {
+      for (let micro = 0; micro < numMicro; micro++)
+        inputs.push(unscoped(() => next(this.samples + this.firstSampleOf(micro))))
       await this.#runner.run({
         instructions: this.schedule.instructions(mesh.sizes.pp, numMicro, mesh.place.pp),
         inputs,
@@ -83,29 +92,20 @@ export class PipelineEngine<Args extends Tensor[] = Tensor[]> extends Engine<Arg
       this.#running = false
       for (const tensor of inputs.flat()) tensor.dispose()
     }
-    return this.finishStep(numMicro)
   }
 
-  protected override async evaluate(batches: Iterable<Args>, total: Tensor): Promise<number> {
+  protected override async evaluate(batches: Iterable<Args>, onLoss: (loss: Tensor) => void): Promise<number> {
     const { mesh } = this.parts
     const inputs = [...batches]
     if (inputs.length === 0) return 0
-    try {
-      await this.#runner.run({
-        instructions: evaluation(this.schedule).instructions(mesh.sizes.pp, inputs.length, mesh.place.pp),
-        inputs,
-        training: false,
-        lossFactor: 1,
-        onMicroBatch: () => {},
-        onLoss: (loss) => {
-          const view = unscoped(() => loss.view([1]))
-          runOp('binary', [total], [total, view], [0])
-          view.dispose()
-        },
-      })
-    } finally {
-      for (const tensor of inputs.flat()) tensor.dispose()
-    }
+    await this.#runner.run({
+      instructions: evaluation(this.schedule).instructions(mesh.sizes.pp, inputs.length, mesh.place.pp),
+      inputs,
+      training: false,
+      lossFactor: 1,
+      onMicroBatch: () => {},
+      onLoss,
+    })
     return inputs.length
   }
 

@@ -49,6 +49,20 @@ export function assignGroups(parameters: readonly Groupable[], groups: readonly 
   return assigned
 }
 
+/**
+ * What a schedule of the optimizer's `lr` is multiplied by for a group.
+ *
+ * @throws CONFIG where the group has a rate and `lr` is 0, of which it cannot be a multiple
+ */
+export function lrScaleOf(group: ParamGroup, index: number, lr: number): number {
+  if (group.lr === undefined) return 1
+  if (lr === 0 && group.lr > 0)
+    fail(
+      `${describe(group, index)}: lr ${group.lr} is no multiple of optimizer.params.lr, which is 0: nothing would be trained; set that to ${group.lr}, and give the parameters that are not to move a group of lr 0`,
+    )
+  return lr === 0 ? 0 : group.lr / lr
+}
+
 function fail(message: string): never {
   throw new ZeroshardError('CONFIG', message)
 }

@@ -1,6 +1,7 @@
 // Muon (Jordan, 2024): the momentum of hidden matrices is made orthogonal before it is applied; AdamW for the rest.
 // A matrix that lies on several ranks is gathered and made orthogonal by each of them, which then applies its own part.
 
+import { ZeroshardError } from '../binding/errors.js'
 import { joinParts, ownPart } from '../nn/parts.js'
 import { tidy } from '../tensor/scope.js'
 import { empty, runOp, type Shape, type Tensor } from '../tensor/tensor.js'
@@ -29,7 +30,15 @@ interface Fixed {
 /** The momentum of a matrix is kept in `exp_avg`; its `exp_avg_sq` stays 0. */
 export function muon(params: Params): Optimizer {
   const lr = numberOf(params, 'lr', 0.02)
-  const rate = (key: string): number => (lr === 0 ? 1 : numberOf(params, key, lr) / lr)
+  const rate = (key: string): number => {
+    const own = numberOf(params, key, lr)
+    if (lr === 0 && own > 0)
+      throw new ZeroshardError(
+        'CONFIG',
+        `optimizer.params.${key} ${own} is no multiple of optimizer.params.lr, which is 0: nothing would be trained; set lr to ${own}; muon_lr and adam_lr may be 0`,
+      )
+    return lr === 0 ? 1 : own / lr
+  }
   const fixed: Fixed = {
     useMuon: (params.use_muon as Fixed['useMuon'] | undefined) ?? isHiddenMatrix,
     momentum: numberOf(params, 'momentum', 0.95),

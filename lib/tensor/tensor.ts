@@ -63,6 +63,8 @@ export interface Producer {
   outputDisposed(): void
   /** One more user, until an outputDisposed(). */
   retain(): void
+  /** Called where a backward that goes through it throws. */
+  onFailure?: (error: unknown) => void
 }
 
 /**

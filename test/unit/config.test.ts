@@ -303,6 +303,21 @@ t.test('"auto" is the default where DeepSpeed drops it, elsewhere an error', asy
     )
 })
 
+t.test('what is divided before the sum of gradients: said where it is nothing', async (t) => {
+  const dividing = { prescale_gradients: true, gradient_predivide_factor: 2 }
+  const told = (more: object) => resolve({ ...micro, ...more }).hints
+  const keys = /^prescale_gradients, gradient_predivide_factor: gradients/
+  const half = { communication_data_type: 'fp16' }
+  t.strictSame(told({ ...dividing, ...half }), [])
+  t.strictSame(told({ ...half, gradient_allreduce_op: 'sum' }), [], 'asking for nothing says nothing')
+  const [sum, ...more] = told({ ...dividing, ...half, gradient_allreduce_op: 'sum' })
+  t.match(sum, keys)
+  t.match(sum, /are added \(gradient_allreduce_op "sum"\), where nothing is divided/)
+  t.strictSame(more, [])
+  t.match(told({ ...dividing, communication_data_type: 'fp32' }), [/travel in f32/])
+  t.match(told({ ...dividing, gradient_allreduce_op: 'sum' }), [/are added/], 'one reason is enough')
+})
+
 t.test("defaults are DeepSpeed's code defaults, or a difference that the documentation lists", async (t) => {
   const { gradient_clipping, zero_optimization: zero, fp16, flops_profiler, ...rest } = resolve({})
   t.equal(gradient_clipping, 1)

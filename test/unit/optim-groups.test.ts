@@ -3,7 +3,7 @@
 import t from 'tap'
 import { resolveConfig } from '../../lib/config/index.js'
 import { crossingsOf, cutOf, cutRange, holdingsOf } from '../../lib/optim/cut.js'
-import { assignGroups, type Groupable } from '../../lib/optim/groups.js'
+import { assignGroups, type Groupable, lrScaleOf } from '../../lib/optim/groups.js'
 import { isHiddenMatrix } from '../../lib/optim/muon.js'
 import { makeOptimizer, type OptimizerPart } from '../../lib/optim/optimizer.js'
 import { makeSchedule } from '../../lib/optim/schedules.js'
@@ -39,6 +39,23 @@ t.test('a group that matches nothing, a frozen parameter, or only what others ha
   ]
   for (const [groups, message] of wrong) t.throws(() => assignGroups(model, groups), { code: 'CONFIG', message })
   t.throws(() => assignGroups([], [{ match: /x/ }]), { message: /the model has none/ })
+})
+
+t.test("a group's rate is a multiple of the optimizer's, which therefore is not 0", async (t) => {
+  t.equal(lrScaleOf({ match: /x/, lr: 0.5 }, 0, 0.25), 2)
+  t.equal(lrScaleOf({ match: /x/, lr: 0 }, 0, 0.25), 0)
+  t.equal(lrScaleOf({ match: /x/ }, 0, 0.25), 1)
+  t.equal(lrScaleOf({ match: /x/ }, 0, 0), 1, 'what a schedule says')
+  t.equal(lrScaleOf({ match: /x/, lr: 0 }, 0, 0), 0, 'whatever a schedule says')
+  t.throws(() => lrScaleOf({ match: /head/, lr: 0.5 }, 2, 0), {
+    code: 'CONFIG',
+    message: /parameter group 2 .*lr 0.5 is no multiple of optimizer.params.lr, which is 0.*set that to 0.5/,
+  })
+  const muon = (params: Record<string, number>) => () => makeOptimizer({ type: 'Muon', params })
+  t.throws(muon({ lr: 0, muon_lr: 0.02 }), { code: 'CONFIG', message: /muon_lr 0.02 is no multiple.*set lr to 0.02/ })
+  t.throws(muon({ lr: 0, adam_lr: 3e-4 }), { code: 'CONFIG', message: /adam_lr 0.0003 is no multiple/ })
+  t.doesNotThrow(muon({ lr: 0, muon_lr: 0, adam_lr: 0 }))
+  t.doesNotThrow(muon({ lr: 0.02, muon_lr: 0.02, adam_lr: 0 }))
 })
 
 t.test('Muon takes hidden matrices', async (t) => {

@@ -97,6 +97,12 @@ export class Fp8 {
     this.scales.update()
   }
 
+  /** What a step that was given up has seen counts for nothing. */
+  abandonStep(): void {
+    this.dropWeights()
+    this.scales.abandonStep()
+  }
+
   /** Scales have been loaded: what was made with others is stale. */
   reloaded(known: boolean): void {
     this.dropWeights()

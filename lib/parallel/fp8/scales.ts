@@ -101,6 +101,11 @@ export class Scales {
     return { ...quantizeInto(x, scale, counted ? views.amax : own, dtype, size, wanted), inverse }
   }
 
+  /** Forgets the largest values of the running step. */
+  abandonStep(): void {
+    if (this.slots.length > 0) runOp('fill', [this.amax], [], [0])
+  }
+
   /** Collective over the group, once at the end of a step: the scales of the next one. */
   update(): void {
     const { history, group, slots, recipe } = this

@@ -1,7 +1,7 @@
 // One unit's memory: the flat buffers that the stage's row of the lifetime table gives it. No communication here.
 
 import type { Optimizer } from '../../optim/optimizer.js'
-import { unscoped } from '../../tensor/scope.js'
+import { tidy, unscoped } from '../../tensor/scope.js'
 import { type Category, type DType, empty, runOp, Tensor } from '../../tensor/tensor.js'
 import type { ProcessGroup } from '../group.js'
 import { copyFlat, type DiskFlat, type Flat, MemoryFlat } from './flat.js'
@@ -64,7 +64,8 @@ export class Unit {
   /** False after an update, until gradients of a first micro-batch have been reduced into ownGradients. */
   accumulating = false
   readonly #strays: Tensor[] = []
-  readonly #owned: Tensor[] = []
+  /** Freed with the unit. */
+  readonly owned: Tensor[] = []
   readonly #parameterTensors: Tensor[] = []
   readonly #gradientTensors: Tensor[] = []
   #fetched: Tensor | undefined
@@ -111,13 +112,13 @@ export class Unit {
 
   #make(count: number, category: Category, dtype: DType, shared = true): Tensor {
     const tensor = empty([count], { category, dtype, zero: true, shared })
-    this.#owned.push(tensor)
+    this.owned.push(tensor)
     return tensor
   }
 
   #view(of: Tensor, start: number, count: number): Tensor {
     const view = of.view([count], start)
-    this.#owned.push(view)
+    this.owned.push(view)
     return view
   }
 
@@ -137,7 +138,7 @@ export class Unit {
     }
     for (const span of spansIn(this, this.start, this.end, holding)) {
       const { param, out, grad, states } = span.part
-      this.#owned.push(param, grad, ...Object.values(states), ...(out ? [out] : []))
+      this.owned.push(param, grad, ...Object.values(states), ...(out ? [out] : []))
       this.spans.push(span)
     }
   }
@@ -156,12 +157,12 @@ export class Unit {
     for (const { parameter, offset } of this.layout.slots) {
       const tensor = this.parameters?.view(parameter.shape, offset) ?? Tensor.lent(parameter.shape, dtype)
       parameter.attach(tensor)
-      this.#owned.push(tensor)
+      this.owned.push(tensor)
       this.#parameterTensors.push(tensor)
       if (!this.layout.trainable) continue
       const gradient = this.gradients?.view(parameter.shape, offset) ?? Tensor.lent(parameter.shape, gradientDtype)
       tensor.grad = gradient
-      this.#owned.push(gradient)
+      this.owned.push(gradient)
       this.#gradientTensors.push(gradient)
       if (!this.gradients) gradient.lender = () => this.collect()
     }
@@ -303,9 +304,16 @@ export class Unit {
     this.release()
     this.dropCollected()
     for (const { parameter } of this.layout.slots) parameter.detach()
-    for (const tensor of this.#owned.reverse()) tensor.dispose()
+    for (const tensor of this.owned.reverse()) tensor.dispose()
   }
 }
 
-/** Builds a unit outside of all scopes. */
-export const makeUnit = (layout: UnitLayout, options: UnitOptions): Unit => unscoped(() => new Unit(layout, options))
+/** Builds a unit outside of all scopes; where that fails nothing of it is left. */
+export const makeUnit = (layout: UnitLayout, options: UnitOptions): Unit =>
+  unscoped(
+    () =>
+      tidy(() => {
+        const unit = new Unit(layout, options)
+        return { unit, owned: unit.owned }
+      }).unit,
+  )

@@ -2,6 +2,7 @@
 // Reductions are queued in one fixed order on every rank, the reverse of the units': each as soon as it and all
 // before it are complete. The global norm does not depend on how anything is cut.
 
+import { ZeroshardError } from '../../binding/errors.js'
 import type { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
 import type { Optimizer, UpdateCall } from '../../optim/optimizer.js'
@@ -15,7 +16,7 @@ import { checkOffload, filesOf, type OffloadOptions, planOffload, type SwapFiles
 import type { Span } from './spans.js'
 import { PAGE } from './swap-file.js'
 import { Swapper } from './swapper.js'
-import { lifetimes, makeUnit, type Stage, type Unit } from './unit.js'
+import { lifetimes, makeUnit, type Offloadable, offloadables, type Stage, type Unit } from './unit.js'
 
 /** Hyperparameters of a part of the parameters. */
 export interface HyperGroup {
@@ -113,10 +114,18 @@ export class Zero {
     const plan = planOffload(layouts, { lifetimes: keeps, dtype, optimizer, offload }, options.world.rank)
     const { files } = plan
     this.files = files
-    this.units = layouts.map((layout, index) => {
-      const places = plan.places[index] as (typeof plan.places)[number]
-      return makeUnit(layout, { lifetimes: keeps, group, dtype, gradientDtype, seed, optimizer, places, files })
-    })
+    const units: Unit[] = []
+    try {
+      for (const [index, layout] of layouts.entries()) {
+        const places = plan.places[index] as (typeof plan.places)[number]
+        units.push(makeUnit(layout, { lifetimes: keeps, group, dtype, gradientDtype, seed, optimizer, places, files }))
+      }
+    } catch (error) {
+      for (const unit of units) unit.dispose()
+      for (const file of filesOf(files)) file.close()
+      throw error
+    }
+    this.units = units
     this.#order = this.units.filter((unit) => unit.layout.trainable).reverse()
     this.#swapper = new Swapper(this.#order, offload.optimizer?.bufferCount ?? 2)
     for (const unit of this.#order) this.#watch(unit)
@@ -309,15 +318,24 @@ export class Zero {
     }
   }
 
-  /** Forgets a step that was begun and not done. */
+  /** Forgets a step that was begun and not done: its gradients are zero. */
   abandonStep(): void {
     this.#reducing = false
     this.#next = this.#queue.length
     for (const unit of this.#order) {
       unit.accumulating = false
       unit.dropCollected()
+      if (unit.gradients) runOp('fill', [unit.gradients], [], [0])
     }
     this.fetcher?.end()
+  }
+
+  /** Optimizer states, gradients or parameters (their shards, at stage 3) to host memory, or back. */
+  move(op: string, what: readonly Offloadable[], to: 'host' | 'device'): void {
+    const unknown = what.find((name) => !offloadables.includes(name))
+    if (unknown !== undefined)
+      throw new ZeroshardError('ARGUMENT', `[${op}] '${unknown}' is not one of ${offloadables.join(', ')}`)
+    for (const unit of this.units) for (const name of what) unit.offload(name, to)
   }
 
   /** After masters were loaded: the model's copy, on every rank. */
