@@ -237,9 +237,11 @@ export interface Native {
   commLink(group: number, from: number, to: number): boolean
   /**
    * The tensor's memory, alike on all ranks of the group, becomes known to all of them (→ true), where
-   * ZEROSHARD_NCCL_BUFFERS asks for it. All call it; the memory stays until commDestroy.
+   * ZEROSHARD_NCCL_BUFFERS asks for it. All call it; the memory stays, where it is, until commDropWindow or commDestroy.
    */
   commWindow(group: number, handle: number): boolean
+  /** It is no window any more, where it was one. All call it, in one order with windows. */
+  commDropWindow(group: number, handle: number): void
   /** Makes every pending and later collective of this rank fail with this error. */
   commAbort(code: ErrorCode, message: string): void
   commDestroy(): void

@@ -359,7 +359,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     return gathered(this.parts.zero, parameters, fn, options)
   }
 
-  /** Moves states to host memory, all of them unless named, until reloadStates(). Not between backward and step. */
+  /** Moves states to host memory, all unless named, until reloadStates(). Collective. Not between backward and step. */
   offloadStates(what: readonly Offloadable[] = offloadables): void {
     this.dropGraph()
     this.parts.zero.move('offloadStates', what, 'host')

@@ -75,9 +75,17 @@ export class ProcessGroup {
     if (this.size > 1) binding().native.commLink(this.id, from, to)
   }
 
-  /** A buffer that lives as long as this group, alike on all ranks: they may exchange it without copies. Collective. */
+  /**
+   * A buffer alike on all ranks, which keeps its memory until the group ends or it is unregistered: they may exchange it
+   * without copies. Does nothing where it is registered. Collective.
+   */
   register(tensor: Tensor): void {
     if (this.size > 1) binding().native.commWindow(this.id, tensor.handle)
+  }
+
+  /** Before a registered buffer moves. Collective. */
+  unregister(tensor: Tensor): void {
+    if (this.size > 1) binding().native.commDropWindow(this.id, tensor.handle)
   }
 
   /** Sum (or mean) over the ranks, in place or in `output`, in rank order in f32. */

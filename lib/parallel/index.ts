@@ -3,7 +3,7 @@
 export { allGather, allReduce, allToAll, gather, identity, reduceScatter, scatter } from './collectives.js'
 export type { ContextKind } from './context/layout.js'
 export { parallelizeContext } from './context/parallelize.js'
-export { ringAttention, ringPackedAttention } from './context/ring.js'
+export { linkRing, ringAttention, ringPackedAttention } from './context/ring.js'
 export { ulyssesAttention, ulyssesPackedAttention } from './context/ulysses.js'
 export { ProcessGroup } from './group.js'
 export { Mesh, MeshShape } from './mesh.js'

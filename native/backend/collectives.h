@@ -47,7 +47,7 @@ struct zs_collectives {
   /* `symmetric`: all ranks call it together, each with as many bytes, nothing under way; ranges of it then take part
    * in an exchange at the same place on all ranks. Else one rank alone may call it. */
   int32_t (*add_memory)(void *communicator, void *data, size_t bytes, int32_t symmetric, void **handle, char *error);
-  void (*drop_memory)(void *communicator, void *handle, int32_t symmetric);
+  void (*drop_memory)(void *communicator, void *handle, int32_t symmetric); /* called as add_memory was */
 };
 
 #ifdef __cplusplus

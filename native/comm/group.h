@@ -52,8 +52,9 @@ class ProcessGroup {
   virtual bool takes(const CollectiveCall &) const { return false; }  // as it is, with buffers on the device
   virtual std::string note() const { return ""; }  // why something slower is used; empty: nothing is
   // A range of arena memory that all members of a group have alike, and give to its collectives at the same places: all
-  // call it, nothing under way; the memory stays until the group is destroyed. False: nothing was done.
+  // call it, nothing under way; the memory stays until drop_window() or the group's end. False: nothing was done.
   virtual bool window(int group, void *data, size_t bytes) { return (void)group, (void)data, (void)bytes, false; }
+  virtual void drop_window(int group, void *data) { (void)group, (void)data; }  // what window() did; called as that is
   virtual void abort(const CommError &error) = 0;                    // any thread; wakes waiting calls
 };
 

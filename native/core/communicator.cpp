@@ -24,20 +24,21 @@ Error from(const CommError &error) { return {error.code, error.message}; }
 class CollectiveJob : public Job {
  public:
   CollectiveJob(std::shared_ptr<Communicator::State> state, const CollectiveCall &call, int group,
-                int size, size_t bytes, const CollectivePlace &place)
-      : state_(std::move(state)), call_(call), group_(group), size_(size), bytes_(bytes), place_(place) {}
-  void run() override { state_->run(call_, size_, bytes_, place_); }
+                const Communicator::Group &members, size_t bytes, const CollectivePlace &place)
+      : state_(std::move(state)), call_(call), group_(group), members_(members), bytes_(bytes), place_(place) {}
+  void run() override { state_->run(call_, members_, bytes_, place_); }
   TraceDetail detail() const override {
     bool in_parts = call_.kind == Collective::reduce_scatter ||
                     call_.kind == Collective::all_gather || call_.kind == Collective::all_to_all;
-    return {static_cast<int32_t>(call_.kind), group_, size_, call_.dtype, call_.count,
-            static_cast<int64_t>(bytes_) * (in_parts ? size_ : 1)};
+    return {static_cast<int32_t>(call_.kind), group_, members_.size, call_.dtype, call_.count,
+            static_cast<int64_t>(bytes_) * (in_parts ? members_.size : 1)};
   }
 
  private:
   std::shared_ptr<Communicator::State> state_;
   CollectiveCall call_;
-  int group_, size_;
+  int group_;
+  const Communicator::Group members_;
   size_t bytes_;
   CollectivePlace place_;
 };
@@ -54,13 +55,14 @@ void same_count(int64_t have, int64_t want, const char *what) {
 
 }  // namespace
 
-void Communicator::State::run(const CollectiveCall &call, int size, size_t bytes, const CollectivePlace &place) {
+void Communicator::State::run(const CollectiveCall &call, const Group &group, size_t bytes,
+                              const CollectivePlace &place) {
   {
     std::lock_guard guard(lock);
     if (aborted) throw *aborted;
   }
-  if (place.device) return exchange(call, size, bytes, place);
-  if (size == 1) {
+  if (place.device) return exchange(call, group, bytes, place);
+  if (group.size == 1) {
     if (bytes > 0 && call.output != call.input) memmove(call.output, call.input, bytes);
     return;
   }
@@ -71,10 +73,12 @@ void Communicator::State::run(const CollectiveCall &call, int size, size_t bytes
   }
 }
 
-// On a device's stream. A transport between devices gets the tensors as they are; for the others, and where a
-// tensor lies in host memory, they pass through host memory.
-void Communicator::State::exchange(const CollectiveCall &given, int size, size_t bytes,
+// On a device's stream. A transport between devices gets the tensors as they are; what it gathers from host memory (a
+// shard that is offloaded) goes to its slot of the output first. For other transports, and where another tensor lies in
+// host memory, they pass through host memory.
+void Communicator::State::exchange(const CollectiveCall &given, const Group &group, size_t bytes,
                                    const CollectivePlace &place) {
+  const int size = group.size;
   CollectiveCall call = given;
   bool all_there = (!call.output || place.output) && (!call.input || place.input || call.input == call.output);
   if (size == 1 && all_there) {
@@ -82,6 +86,12 @@ void Communicator::State::exchange(const CollectiveCall &given, int size, size_t
     return;
   }
   try {
+    if (size > 1 && call.kind == Collective::all_gather && place.output && !place.input && transport->takes(call)) {
+      char *slot = static_cast<char *>(call.output) + bytes * static_cast<size_t>(group.rank);
+      place.device->copy(slot, call.input, bytes, ZS_TO_DEVICE_PINNED);
+      call.input = slot;
+      all_there = true;
+    }
     if (size > 1 && all_there && transport->takes(call)) {
       call.stream = &place.device->stream();
       return transport->run(call);
@@ -185,6 +195,14 @@ bool Communicator::window(int group, void *data, size_t bytes) {
   }
 }
 
+void Communicator::drop_window(int group, void *data) {
+  try {
+    state_->transport->drop_window(groups_[static_cast<size_t>(group)].transport_id, data);
+  } catch (const CommError &error) {
+    throw from(error);
+  }
+}
+
 void Communicator::abort(const Error &error) {
   {
     std::lock_guard guard(state_->lock);
@@ -213,7 +231,7 @@ std::unique_ptr<Job> Communicator::collective(Collective kind, int group, const 
   call.average = average;
   int dtype = output.data ? output.dtype : input.dtype;
   size_t bytes = call.dtype < 0 ? 0 : static_cast<size_t>(call.count * kDtypeBytes[dtype]);
-  return std::make_unique<CollectiveJob>(state_, call, group, members.size, bytes, place);
+  return std::make_unique<CollectiveJob>(state_, call, group, members, bytes, place);
 }
 
 CollectiveCall Communicator::checked(Collective kind, const Group &group, const zs_tensor &output,

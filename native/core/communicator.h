@@ -39,6 +39,7 @@ class Communicator {
   int group(const std::vector<int> &ranks);
   bool link(int group, int from, int to);  // ProcessGroup::link
   bool window(int group, void *data, size_t bytes);  // ProcessGroup::window
+  void drop_window(int group, void *data);           // of one that is
   void abort(const Error &error);
   void destroy();
   std::shared_ptr<ProcessGroup> transport() const { return state_ ? state_->transport : nullptr; }
@@ -50,20 +51,20 @@ class Communicator {
                                   const CollectivePlace &place);
   bool created() const { return created_; }
 
-  struct State {
-    std::shared_ptr<ProcessGroup> transport;  // nullptr: a world of one
-    std::mutex lock;
-    std::unique_ptr<Error> aborted;  // guarded by the lock
-    void run(const CollectiveCall &call, int size, size_t bytes, const CollectivePlace &place);
-    void exchange(const CollectiveCall &call, int size, size_t bytes, const CollectivePlace &place);
-  };
-
- private:
   struct Group {
     int size = 1;
     int rank = 0;            // this rank in the group
     int transport_id = -1;   // -1: one member
   };
+  struct State {
+    std::shared_ptr<ProcessGroup> transport;  // nullptr: a world of one
+    std::mutex lock;
+    std::unique_ptr<Error> aborted;  // guarded by the lock
+    void run(const CollectiveCall &call, const Group &group, size_t bytes, const CollectivePlace &place);
+    void exchange(const CollectiveCall &call, const Group &group, size_t bytes, const CollectivePlace &place);
+  };
+
+ private:
   CollectiveCall checked(Collective kind, const Group &group, const zs_tensor &output,
                          const zs_tensor &input, double detail) const;
 

@@ -96,6 +96,7 @@ int64_t Memory::allocate(const Shape &shape, int dtype, int category, bool share
   storage->data = block ? block->data : no_bytes;
   storage->bytes = bytes;
   storage->category = category;
+  storage->shared = shared;
   storage->on_device = host_ && block && category != kHost;
   if (block) storage->hazards = block->hazards;
   count(category, bytes);
@@ -124,9 +125,12 @@ Memory::Old Memory::exchange(int64_t handle, int category) {
   Storage *storage = find(static_cast<double>(handle)).storage;
   if (storage->num_graphs > 0)
     throw Error{"UNSUPPORTED", "a captured graph works on this memory, which cannot move; drop the graph first"};
+  if (storage->num_windows > 0)
+    throw Error{"UNSUPPORTED", "the ranks of a group know this memory as a window, which cannot move; all of them "
+                               "unregister() the tensor first, or set ZEROSHARD_NCCL_BUFFERS=registered"};
   Old old{storage->block, storage->allocator, storage->hazards, storage->data, storage->on_device};
   Allocator *allocator = nullptr;
-  Block *block = allocate_block(static_cast<size_t>(storage->bytes), category, false, &allocator);
+  Block *block = allocate_block(static_cast<size_t>(storage->bytes), category, storage->shared, &allocator);
   if (!block) out_of_memory(storage->bytes, category);
   for (Tensor &tensor : tensors_)
     if (tensor.storage == storage)

@@ -24,6 +24,8 @@ struct Storage {
   int category = 0;
   int num_handles = 0;  // those of graphs included
   int num_graphs = 0;   // that work on its memory
+  int num_windows = 0;  // as which the ranks of groups know it
+  bool shared = false;  // in the group's arena, where there is room and while it is on the device
 };
 
 struct Tensor {

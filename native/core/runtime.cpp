@@ -267,23 +267,46 @@ bool Runtime::comm_link(int group, int from, int to) {
 bool Runtime::comm_window(int group, double handle) {
   const Tensor &tensor = memory_.find(handle);
   if (!on_device() || tensor.bytes() < kLeastWindow) return false;
+  for (const Window &known : windows_) {
+    const Tensor &view = memory_.find(static_cast<double>(known.view));
+    if (known.group == group && view.range.data == tensor.range.data && view.bytes() == tensor.bytes()) return true;
+  }
   drain();
   void *data = tensor.range.data;
   Shape shape{1, {tensor.range.count}, tensor.range.count};
   int64_t view = memory_.view(static_cast<int64_t>(handle), 0, tensor.range.dtype, shape);
   if (communicator_.window(group, data, static_cast<size_t>(memory_.find(static_cast<double>(view)).bytes()))) {
-    windows_.push_back(view);
+    windows_.push_back({group, view});
+    memory_.find(handle).storage->num_windows++;
     return true;
   }
   memory_.free(view);
   return false;
 }
 
+void Runtime::comm_drop_window(int group, double handle) {
+  void *data = memory_.find(handle).range.data;
+  auto is_it = [&](const Window &window) {
+    return window.group == group && memory_.find(static_cast<double>(window.view)).range.data == data;
+  };
+  auto found = std::find_if(windows_.begin(), windows_.end(), is_it);
+  if (found == windows_.end()) return;
+  drain();
+  communicator_.drop_window(group, data);
+  forget(*found);
+  windows_.erase(found);
+}
+
+void Runtime::forget(const Window &window) {
+  memory_.find(static_cast<double>(window.view)).storage->num_windows--;
+  memory_.free(window.view);
+}
+
 void Runtime::comm_destroy() {
   if (capture_) graph_end(true);
   drain();
   communicator_.destroy();
-  for (int64_t view : windows_) memory_.free(view);
+  for (const Window &window : windows_) forget(window);
   windows_.clear();
   lost_.is.store(false);
   memory_.set_arena(nullptr);

@@ -82,10 +82,15 @@ class Runtime {
   int comm_group(const std::vector<int> &ranks);
   bool comm_link(int group, int from, int to);
   bool comm_window(int group, double handle);
+  void comm_drop_window(int group, double handle);
   Communicator &communicator() { return communicator_; }
   void comm_destroy();
 
  private:
+  struct Window {
+    int group;
+    int64_t view;  // keeps the memory
+  };
   Stream &stream(int index);  // starts it at first use
   ThreadPool &pool();
   void drain();
@@ -102,6 +107,7 @@ class Runtime {
   void fork(const Waits &waits, bool in);
   std::shared_ptr<Graph> &find_graph(double id);
   void drop(Graph &graph);
+  void forget(const Window &window);
   uint64_t push_on_host(int stream, int op, Stream::KernelSlot call, Storage *const *storages,
                         const Waits &waits);
 
@@ -110,7 +116,7 @@ class Runtime {
   StreamGroup group_;
   Lost lost_;
   Communicator communicator_;
-  std::vector<int64_t> windows_;  // views that keep their memory
+  std::vector<Window> windows_;
   Memory memory_;
   int threads_ = 0;
   bool serial_ = false;

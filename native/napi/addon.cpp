@@ -203,6 +203,12 @@ napi_value comm_window(Call &call) {
   return known;
 }
 
+napi_value comm_drop_window(Call &call) {
+  int group = integer_of(call, call.arguments[0], 0, 1 << 30, "group");
+  call.runtime().comm_drop_window(group, number_of(call, call.arguments[1], "handle"));
+  return nullptr;
+}
+
 napi_value recategorize(Call &call) {
   int category = integer_of(call, call.arguments[1], 0, kNumCategories, "category");
   call.runtime().recategorize(number_of(call, call.arguments[0], "handle"), category);
@@ -270,6 +276,7 @@ constexpr Function kFunctions[] = {
     {"commGroup", cold<comm_group>},
     {"commLink", cold<comm_link>},
     {"commWindow", cold<comm_window>},
+    {"commDropWindow", cold<comm_drop_window>},
     {"commAbort", cold<comm_abort>},
     {"commDestroy", cold<comm_destroy>},
 };

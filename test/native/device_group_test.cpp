@@ -51,6 +51,33 @@ void host_tensors_pass_through_the_host() {
   CHECK(network.num_runs == before);
 }
 
+// As stage 3 has them with its parameters in host memory, which are written again as soon as they are gathered.
+void host_shards_are_gathered_between_devices() {
+  zs::fake::device.max_delay_microseconds = 200;
+  for (int size : {2, 3}) {
+    int before = network.num_runs;
+    World(size).run(20, [size](zs::Runtime &runtime, int rank) {
+      int64_t shard = allocate(runtime, kCount, zs::kHost);
+      for (int round = 0; round < 20; round++) {
+        int64_t whole = allocate(runtime, kCount * size);
+        std::vector<float> values(kCount, static_cast<float>(10 * round + rank + 1));
+        runtime.write(static_cast<double>(shard), values.data(), values.size() * 4, 0);
+        collective(runtime, Collective::all_gather, 0, whole, shard, kCount, false, round % 2 ? 2 : 0);
+        std::vector<float> next(kCount, -1);
+        runtime.write(static_cast<double>(shard), next.data(), next.size() * 4, 0);
+        std::vector<float> got = read(runtime, whole, kCount * size);
+        for (int r = 0; r < size; r++)
+          check_all({got.begin() + r * kCount, got.begin() + (r + 1) * kCount}, 10 * round + r + 1);
+        check_all(read(runtime, shard, kCount), -1);
+        double free[] = {static_cast<double>(whole)};
+        runtime.free(free);
+      }
+    });
+    CHECK(network.num_runs - before == 20 * size);
+  }
+  zs::fake::device.max_delay_microseconds = 0;
+}
+
 void groups_are_made_by_their_members_alone() {
   World(4).run(20, [](zs::Runtime &runtime, int rank) {
     int64_t x = allocate(runtime, kCount);
@@ -212,6 +239,58 @@ void buffers_of_collectives_are_registered_where_asked() {
   CHECK(network.num_registered == 4);
 }
 
+size_t num_windows() {
+  std::lock_guard guard(network.lock);
+  auto symmetric = [](auto &known) { return known.symmetric; };
+  return static_cast<size_t>(std::count_if(network.known.begin(), network.known.end(), symmetric));
+}
+
+// While the buffer is in host memory, one rank alone has another tensor where it lay; (the fake ends the test where an
+// exchange is at different places of the ranks' windows).
+void a_window_is_dropped_before_its_memory_moves() {
+  setenv("ZEROSHARD_NCCL_BUFFERS", "symmetric", 1);
+  World(2).run(20, [](zs::Runtime &runtime, int rank) {
+    const int64_t many = 1 << 19;
+    auto barrier = [&] {
+      collective(runtime, Collective::barrier, 0, 0, 0, 0);
+      runtime.synchronize_now(-1);
+    };
+    int64_t whole = allocate_shared(runtime, many), other = allocate_shared(runtime, many);
+    for (int64_t handle : {whole, whole, other}) CHECK(runtime.comm_window(0, static_cast<double>(handle)));
+    set(runtime, whole, rank + 1);
+    barrier();
+    CHECK(num_windows() == 4);
+    try {
+      runtime.recategorize(static_cast<double>(whole), zs::kHost);
+      CHECK(false);
+    } catch (const zs::Error &error) {
+      CHECK(error.code == "UNSUPPORTED" && error.message.find("unregister()") != std::string::npos);
+    }
+    runtime.comm_drop_window(0, static_cast<double>(whole));
+    runtime.comm_drop_window(0, static_cast<double>(whole));  // it is none
+    barrier();
+    CHECK(num_windows() == 2);
+    runtime.recategorize(static_cast<double>(whole), zs::kHost);
+    CHECK(!runtime.comm_window(0, static_cast<double>(whole)));
+    int64_t next = rank == 0 ? allocate_shared(runtime, many) : allocate(runtime, many);
+    set(runtime, next, rank + 1);
+    collective(runtime, Collective::all_reduce, 0, next, 0, 0);
+    check_all(read(runtime, next, many), 3);
+    runtime.recategorize(static_cast<double>(whole), 3);
+    CHECK(runtime.comm_window(0, static_cast<double>(whole)));
+    barrier();
+    CHECK(num_windows() == 4);
+    for (int64_t next : {whole, other}) collective(runtime, Collective::all_reduce, 0, next, 0, 0);
+    check_all(read(runtime, whole, many), 3);
+    barrier();
+    runtime.comm_destroy();
+    runtime.recategorize(static_cast<double>(other), zs::kHost);  // no window any more
+    runtime.synchronize_now(-1);
+  });
+  CHECK(num_windows() == 0);
+  unsetenv("ZEROSHARD_NCCL_BUFFERS");
+}
+
 std::mutex log_lock;
 std::vector<std::pair<double, double>> computed;  // by rank 0
 
@@ -269,11 +348,13 @@ void a_chunk_is_summed_while_the_next_is_computed() {
 int main() {
   collectives_go_between_devices_and_messages_through_the_host();
   host_tensors_pass_through_the_host();
+  host_shards_are_gathered_between_devices();
   groups_are_made_by_their_members_alone();
   a_rank_that_does_not_come_ends_the_others();
   a_failure_in_the_background_is_told();
   without_a_library_or_with_one_device_all_goes_through_the_host();
   buffers_of_collectives_are_registered_where_asked();
+  a_window_is_dropped_before_its_memory_moves();
   a_chunk_is_summed_while_the_next_is_computed();
   puts("device_group_test: ok");
   return 0;

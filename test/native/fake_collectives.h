@@ -15,6 +15,7 @@ struct Hub {
   std::mutex lock;
   std::condition_variable moved;
   std::vector<zs_exchange> given;
+  std::vector<std::string> windows;  // where in which window each rank's whole array lies
   int arrived = 0, left = 0;
   std::vector<bool> aborted;  // by rank: of the others nobody is told
   const void *sent = nullptr;  // of the send under way; nullptr: none
@@ -61,6 +62,7 @@ inline std::shared_ptr<Hub> hub_named(const std::string &name, int size) {
   hub = std::make_shared<Hub>();
   hub->size = size;
   hub->given.resize(static_cast<size_t>(size));
+  hub->windows.resize(static_cast<size_t>(size));
   hub->aborted.resize(static_cast<size_t>(size), false);
   return hub;
 }
@@ -119,6 +121,38 @@ inline float *floats(const void *data, int64_t count) {
   return reinterpret_cast<float *>(real(data, static_cast<size_t>(count) * 4));
 }
 
+inline size_t bytes_of(const zs_exchange &exchange) {
+  constexpr size_t sizes[] = {4, 2, 2, 4, 1, 8, 1, 1};
+  return static_cast<size_t>(exchange.count) * sizes[exchange.dtype];
+}
+
+inline bool adds(const zs_exchange &exchange) {
+  return exchange.kind == ZS_ALL_REDUCE || exchange.kind == ZS_REDUCE_SCATTER;
+}
+
+inline bool can_add(const zs_exchange &exchange) {
+  return !adds(exchange) || exchange.dtype == ZS_F32 || (exchange.dtype == ZS_I64 && !exchange.average);
+}
+
+template <class T>
+inline void add(std::vector<char> &sum, const char *values) {
+  for (size_t at = 0; at < sum.size(); at += sizeof(T))
+    *reinterpret_cast<T *>(sum.data() + at) += *reinterpret_cast<const T *>(values + at);
+}
+
+// The how-manieth window of the communicator, and the place in it; empty: in none.
+inline std::string place_in_window(const FakeCommunicator *c, const void *data) {
+  std::lock_guard guard(network.lock);
+  int window = 0;
+  for (auto &known : network.known) {
+    if (known.communicator != c || !known.symmetric) continue;
+    if (data >= known.data && data < known.data + known.bytes)
+      return std::to_string(window) + "+" + std::to_string(static_cast<const char *>(data) - known.data);
+    window++;
+  }
+  return "";
+}
+
 inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
   Hub &hub = *c->hub;
   const size_t me = static_cast<size_t>(c->rank);
@@ -126,6 +160,8 @@ inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
   hub.moved.wait(guard, [&] { return hub.left == 0 || hub.aborted[me]; });
   if (hub.aborted[me]) return;
   hub.given[static_cast<size_t>(c->rank)] = exchange;
+  const bool cut = exchange.kind == ZS_REDUCE_SCATTER || exchange.kind == ZS_ALL_TO_ALL;
+  hub.windows[me] = place_in_window(c, cut ? exchange.input : exchange.output);
   if (exchange.kind == ZS_BROADCAST && !exchange.input) hub.given[static_cast<size_t>(c->rank)].input = exchange.output;
   hub.arrived++;
   hub.moved.notify_all();
@@ -133,26 +169,28 @@ inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
   if (hub.aborted[me]) return;
   for (const zs_exchange &other : hub.given)
     if (other.kind != exchange.kind || other.count != exchange.count) die("ranks exchange different things");
+  for (const std::string &window : hub.windows)
+    if (window != hub.windows[0]) die("an exchange at different places of the ranks' windows");
   const int64_t n = exchange.count, size = hub.size;
   const bool gathers = exchange.kind == ZS_ALL_GATHER || exchange.kind == ZS_ALL_TO_ALL;
-  std::vector<float> result(static_cast<size_t>(gathers ? n * size : n), 0);
-  for (int64_t r = 0; r < size; r++) {
-    const void *input = hub.given[static_cast<size_t>(r)].input;
-    const bool cut = exchange.kind == ZS_REDUCE_SCATTER || exchange.kind == ZS_ALL_TO_ALL;
-    const float *values = floats(input, cut ? n * size : n) + (cut ? c->rank * n : 0);
-    for (int64_t i = 0; i < n; i++) {
-      size_t at = static_cast<size_t>(gathers ? r * n + i : i);
-      if (exchange.kind == ZS_BROADCAST) result[at] = r == exchange.peer ? values[i] : result[at];
-      else result[at] += values[i];
-    }
+  const size_t root = static_cast<size_t>(exchange.peer);
+  const size_t part = bytes_of(exchange), whole = part * hub.given.size();
+  std::vector<char> result(gathers ? whole : part);
+  for (size_t r = 0; r < hub.given.size(); r++) {
+    const char *from = real(hub.given[r].input, cut ? whole : part) + (cut ? me * part : 0);
+    if (gathers) memcpy(result.data() + r * part, from, part);
+    else if (exchange.kind == ZS_BROADCAST && r == root) memcpy(result.data(), from, part);
+    else if (adds(exchange) && exchange.dtype == ZS_F32) add<float>(result, from);
+    else if (adds(exchange)) add<int64_t>(result, from);
   }
+  float *sums = reinterpret_cast<float *>(result.data());
   if (exchange.average)
-    for (float &value : result) value /= static_cast<float>(size);
+    for (int64_t i = 0; i < n; i++) sums[i] /= static_cast<float>(size);
   if (++hub.left == hub.size) hub.arrived = -1;  // all have read: outputs may be written
   hub.moved.notify_all();
   hub.moved.wait(guard, [&] { return hub.arrived < 0 || hub.aborted[me]; });
   if (hub.aborted[me]) return;
-  std::copy(result.begin(), result.end(), floats(exchange.output, static_cast<int64_t>(result.size())));
+  memcpy(real(exchange.output, result.size()), result.data(), result.size());
   if (--hub.left == 0) hub.arrived = 0;
   hub.moved.notify_all();
 }
@@ -161,8 +199,7 @@ inline void meet(FakeCommunicator *c, const zs_exchange &exchange) {
 inline void pass(FakeCommunicator *c, const zs_exchange &exchange) {
   Hub &hub = *c->hub;
   const size_t me = static_cast<size_t>(c->rank);
-  constexpr size_t sizes[] = {4, 2, 2, 4, 1, 8};
-  const size_t bytes = static_cast<size_t>(exchange.count) * sizes[exchange.dtype];
+  const size_t bytes = bytes_of(exchange);
   std::unique_lock guard(hub.lock);
   if (exchange.kind == ZS_SEND) {
     hub.sent = exchange.input;
@@ -191,7 +228,7 @@ inline int32_t comm_run(void *communicator, int32_t size, const zs_exchange *exc
                         char *error) {
   FakeCommunicator *c = static_cast<FakeCommunicator *>(communicator);
   const bool message = exchange->kind == ZS_SEND || exchange->kind == ZS_RECV;
-  if (size != c->hub->size || (message ? size != 2 || exchange->peer != 1 - c->rank : exchange->dtype != ZS_F32))
+  if (size != c->hub->size || (message ? size != 2 || exchange->peer != 1 - c->rank : !can_add(*exchange)))
     return tell(error, ZS_BAD_ARGUMENT, "not what is faked");
   (message ? network.num_messages : network.num_runs)++;
   if (is_known(c, exchange->output)) network.num_registered++;

@@ -13,6 +13,7 @@ import {
   tokensPerRank,
 } from '../../lib/parallel/context/layout.js'
 import { parallelizeContext } from '../../lib/parallel/context/parallelize.js'
+import { linkRing } from '../../lib/parallel/context/ring.js'
 import { ProcessGroup } from '../../lib/parallel/group.js'
 import type { Mesh } from '../../lib/parallel/mesh.js'
 import { tensor } from '../../lib/tensor/tensor.js'
@@ -88,9 +89,53 @@ t.test("a rank's tokens of a batch", async (t) => {
   ids.dispose()
 })
 
+/** A rank's group that has no peers: it notes the links which it is told to make. */
+class NotingGroup extends ProcessGroup {
+  readonly links: [from: number, to: number][] = []
+
+  constructor(rank: number, size: number) {
+    super(0, [...new Array(size).keys()], rank)
+  }
+  override link(from: number, to: number): void {
+    this.links.push([from, to])
+  }
+}
+
 /** The first of `size` ranks; nothing is sent. */
-const meshOf = (size: number): Mesh =>
-  ({ group: () => new ProcessGroup(0, [...new Array(size).keys()], 0) }) as unknown as Mesh
+const meshOf = (size: number, group = new NotingGroup(0, size)): Mesh => ({ group: () => group }) as unknown as Mesh
+
+t.test('a ring is linked from each rank to the next, and nobody waits for one that waits for it', (t) => {
+  for (const size of [1, 2, 3, 4, 8]) {
+    const groups = [...new Array(size).keys()].map((rank) => new NotingGroup(rank, size))
+    for (const group of groups) linkRing(group)
+    const lists = groups.map(({ links }) => links.map(String))
+    const made: string[] = []
+    /** A link is made when both its ends have come to it. */
+    const nextLink = () =>
+      [...new Array(size).keys()]
+        .map((from) => `${from},${(from + 1) % size}`)
+        .find((name) => {
+          const ends = name.split(',').map((end) => lists[Number(end)]?.[0])
+          return ends.every((first) => first === name)
+        })
+    for (let name = nextLink(); size > 1 && name; name = nextLink()) {
+      for (const end of name.split(',')) lists[Number(end)]?.shift()
+      made.push(name)
+    }
+    t.strictSame(lists.flat(), [], `${size} ranks: no link is left that somebody waits for`)
+    t.equal(new Set(made).size, size === 1 ? 0 : size)
+  }
+  const gpt2 = { model_type: 'gpt2', n_embd: 8, n_layer: 1, n_head: 4, n_positions: 8, vocab_size: 8 }
+  for (const [kind, links] of [
+    ['ring', ['0,1', '3,0']],
+    ['ulysses', []],
+  ] as const) {
+    const group = new NotingGroup(0, 4)
+    parallelizeContext(createModel(gpt2), meshOf(4, group), kind)
+    t.strictSame(group.links.map(String), links, kind)
+  }
+  t.end()
+})
 
 t.test('the kind follows from the heads where it is not given; what does not divide is told', (t) => {
   const llama = (num_attention_heads: number, num_key_value_heads: number) =>

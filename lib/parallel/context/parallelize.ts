@@ -7,7 +7,7 @@ import type { Sequence } from '../../nn/sequence.js'
 import type { ProcessGroup } from '../group.js'
 import type { Mesh } from '../mesh.js'
 import { type ContextKind, type ContextPlace, partOf, takeTokens, tokensPerRank } from './layout.js'
-import { ringAttention, ringPackedAttention } from './ring.js'
+import { linkRing, ringAttention, ringPackedAttention } from './ring.js'
 import { ulyssesAttention, ulyssesPackedAttention } from './ulysses.js'
 
 /** A module that attends over the sequence. */
@@ -21,7 +21,8 @@ const hasSequence = (module: Module): module is Module & { sequence: Sequence } 
 const isAttention = (module: Module): module is Attention => hasSequence(module) && 'numHeads' in module
 
 /**
- * Cuts the sequences of a model's inputs (B, T) over the mesh's axis cp. After the heads are cut (tensor parallelism).
+ * Cuts the sequences of a model's inputs (B, T) over the mesh's axis cp. Collective. After the heads are cut (tensor
+ * parallelism).
  * `wanted`: null takes ulysses where the heads divide, else ring; `length`: of the sequences, where it is known before
  * the first of them.
  *
@@ -48,6 +49,7 @@ export function parallelizeContext(
   const kind = chooseKind(attentions, group.size, wanted)
   const place = { kind, rank: group.rank, size: group.size }
   if (length !== undefined) tokensPerRank(place, length)
+  if (kind === 'ring') linkRing(group)
   const sequence = makeSequence(place, group)
   for (const module of modulesOf(model)) if (hasSequence(module)) module.sequence = sequence
 }

@@ -16,6 +16,22 @@ const FORWARD = 1
 const BACKWARD = 2
 const GRADIENTS = 3
 
+/**
+ * Has the messages of ring attention go between devices, where they can. Collective; ranks make their two links in the
+ * order of the ring from rank 0 on, so that none waits for one that waits for it. Keys, values and gradients all go the
+ * same way, in one order on both ends: one link is enough for them.
+ *
+ * @example
+ * linkRing(ProcessGroup.single()) // undefined
+ */
+export function linkRing(group: ProcessGroup): void {
+  const { rank, size } = group
+  for (let from = 0; from < size; from++) {
+    const to = (from + 1) % size
+    if (from !== to && (rank === from || rank === to)) group.link(from, to)
+  }
+}
+
 /** One attention of this rank's tokens. */
 interface Ring extends Parts {
   group: ProcessGroup
@@ -23,7 +39,7 @@ interface Ring extends Parts {
 
 /**
  * As ops.packedAttention, of a rank's tokens: qkv (B, T/n, (Hq + 2·Hkv)·D) → (B, T/n, Hq·D). Rank r of n has chunks r
- * and 2n-1-r of the 2n of every sequence.
+ * and 2n-1-r of the 2n of every sequence. On devices after linkRing(), else its messages go through host memory.
  *
  * @example
  * const qkv = tensor([0, 0, 7, 0, 0, 9], [1, 2, 3])

@@ -284,7 +284,16 @@ export class Unit {
       parameters: [this.parameters ? 'parameters' : category(places.parameters, 'parameters'), [parameters]],
     }
     const [home, tensors] = own[what]
-    for (const tensor of tensors) tensor?.recategorize(to === 'host' ? 'host' : home)
+    for (const tensor of tensors) if (tensor) this.#move(tensor, to === 'host' ? 'host' : home)
+  }
+
+  /** What the ranks know as alike on all of them is that only while it is where they registered it. */
+  #move(tensor: Tensor, category: Category): void {
+    const { group } = this.options
+    const registered = tensor === this.parameters || tensor === this.gradients
+    if (registered && category === 'host') group.unregister(tensor)
+    tensor.recategorize(category)
+    if (registered && category !== 'host') group.register(tensor)
   }
 
   zeroStrays(): void {

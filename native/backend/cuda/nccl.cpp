@@ -285,10 +285,13 @@ void drop_memory(void *communicator, void *handle, int32_t symmetric) {
   Communicator &c = of(communicator);
   char error[ZS_ERROR_BYTES];
   const Nccl &n = *nccl(error);
-  std::lock_guard guard(c.use);
-  if (c.aborted.load()) return;
-  if (symmetric) n.drop_window(c.comm, static_cast<NcclWindow>(handle));
-  else n.drop(c.comm, handle);
+  {
+    std::lock_guard guard(c.use);
+    if (c.aborted.load()) return;
+    if (symmetric) n.drop_window(c.comm, static_cast<NcclWindow>(handle));
+    else n.drop(c.comm, handle);
+  }
+  if (symmetric) wait_queued(c, error);  // before the memory is another tensor's
 }
 
 }  // namespace

@@ -241,6 +241,16 @@ bool DeviceGroup::window(int group, void *data, size_t bytes) {
   return true;
 }
 
+// No rank before all of them are done with it; and in one order with the windows that follow.
+void DeviceGroup::drop_window(int group, void *data) {
+  CollectiveCall call{};
+  call.kind = Collective::barrier;
+  call.group = group;
+  call.dtype = -1;
+  host_->run(call);
+  if (const Member *member = find(group)) registered_.drop_window(member->communicator, data);
+}
+
 Link *DeviceGroup::find_link(const CollectiveCall &call) const {
   bool sends = call.kind == Collective::send;
   if (!sends && call.kind != Collective::recv) return nullptr;

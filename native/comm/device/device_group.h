@@ -33,6 +33,7 @@ class DeviceGroup final : public ProcessGroup {
   void *arena_allocate(size_t bytes) override { return registered_.allocate(bytes); }
   void arena_release(void *data, size_t bytes) override { registered_.release(data, bytes); }
   bool window(int group, void *data, size_t bytes) override;
+  void drop_window(int group, void *data) override;
   std::string facts() const override;
   void connect(const std::vector<std::string> &facts) override;
   int group(const std::vector<int> &ranks) override;  // nothing may be queued or under way

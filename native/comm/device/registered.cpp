@@ -40,7 +40,7 @@ void Registered::add(void *communicator, void *data, Segment &segment) {
   char error[ZS_ERROR_BYTES] = "";
   void *handle = nullptr;
   if (collectives_->add_memory(communicator, data, segment.bytes, 0, &handle, error) == ZS_OK)
-    segment.handles.emplace(communicator, Handle{handle, false});
+    segment.handles.emplace(communicator, Handle{handle, nullptr});
   else if (note_.empty())
     note_ = std::string("buffers of collectives are not registered: ") + error;
 }
@@ -50,7 +50,7 @@ void Registered::release(void *data, size_t bytes) {
     std::lock_guard guard(lock_);
     auto found = segments_.find(static_cast<char *>(data));
     for (auto &[communicator, handle] : found->second.handles)
-      collectives_->drop_memory(communicator, handle.handle, handle.window);
+      collectives_->drop_memory(communicator, handle.handle, handle.window != nullptr);
     segments_.erase(found);
   }
   collectives_->release(data, bytes);
@@ -68,7 +68,7 @@ void Registered::remove(void *communicator) {
   std::erase(communicators_, communicator);
   for (auto &[data, segment] : segments_) {
     auto [begin, end] = segment.handles.equal_range(communicator);
-    for (auto at = begin; at != end; ++at) collectives_->drop_memory(communicator, at->second.handle, at->second.window);
+    for (auto at = begin; at != end; ++at) collectives_->drop_memory(communicator, at->second.handle, at->second.window != nullptr);
     segment.handles.erase(begin, end);
   }
 }
@@ -88,7 +88,19 @@ void Registered::add_window(void *communicator, void *data, size_t bytes) {
     throw CommError{"DEVICE", std::string("[commWindow] ") + error};
   std::lock_guard guard(lock_);
   auto after = segments_.upper_bound(static_cast<char *>(data));
-  (--after)->second.handles.emplace(communicator, Handle{handle, true});
+  (--after)->second.handles.emplace(communicator, Handle{handle, data});
+}
+
+void Registered::drop_window(void *communicator, void *data) {
+  std::lock_guard guard(lock_);
+  auto after = segments_.upper_bound(static_cast<char *>(data));
+  if (after == segments_.begin()) return;
+  auto &handles = (--after)->second.handles;
+  auto [begin, end] = handles.equal_range(communicator);
+  auto found = std::find_if(begin, end, [data](auto &one) { return one.second.window == data; });
+  if (found == end) return;
+  collectives_->drop_memory(communicator, found->second.handle, 1);
+  handles.erase(found);
 }
 
 }  // namespace zs

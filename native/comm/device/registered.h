@@ -31,13 +31,15 @@ class Registered {
   void add(void *communicator);
   void remove(void *communicator);
   bool holds(const void *data, size_t bytes) const;
-  // Throws CommError. All ranks of the communicator call it, for as many bytes, which stay until it is destroyed.
+  // Throws CommError. All ranks of the communicator call it, for as many bytes, which stay until the window is dropped
+  // or the communicator destroyed.
   void add_window(void *communicator, void *data, size_t bytes);
+  void drop_window(void *communicator, void *data);  // all ranks, in one order with windows that are added
 
  private:
   struct Handle {
     void *handle;
-    bool window;
+    void *window;  // where it begins; nullptr: the whole segment is known, and no window
   };
   struct Segment {
     size_t bytes;

@@ -1,10 +1,13 @@
 // libfake_cuda.so: a CUDA backend for tests of the engine, without a GPU. Its device is the faked one, its kernels are
-// the CPU's, run late and on memory that the host cannot touch; graphs are captured and launched. ZEROSHARD_CUDA names it.
+// the CPU's, run late and on memory that the host cannot touch; graphs are captured and launched. Ranks that are threads
+// of one process exchange what lies on their devices (sums of f32 and i64). ZEROSHARD_CUDA names it; ZEROSHARD_FAKE_LOG a
+// file that gets a word for each exchange, and for each window.
 #include <cstring>
 
 #include "../../../native/backend/cpu/backend.h"
 #include "../../../native/core/dtype.h"
 #include "../../../native/core/threadpool.h"
+#include "../fake_collectives.h"
 #include "../fake_graphs.h"
 
 namespace zs::fake {
@@ -63,12 +66,49 @@ int32_t device_info(int32_t index, zs_device_info *info, char *error) {
 
 int32_t library_info(int32_t, zs_library_info *) { return ZS_BAD_ARGUMENT; }
 
+void note(const char *word) {
+  static std::mutex lock;
+  std::lock_guard guard(lock);
+  const char *path = getenv("ZEROSHARD_FAKE_LOG");
+  FILE *file = path ? fopen(path, "a") : nullptr;
+  if (!file) return;
+  fprintf(file, "%s\n", word);
+  fclose(file);
+}
+
+int32_t noted_run(void *communicator, int32_t size, const zs_exchange *exchange, const zs_stream *stream, char *error) {
+  constexpr const char *names[] = {"barrier",   "allReduce", "reduceScatter", "allGather",
+                                   "broadcast", "allToAll",  "send",          "recv"};
+  note(names[exchange->kind]);
+  return comm_run(communicator, size, exchange, stream, error);
+}
+
+int32_t noted_add(void *communicator, void *data, size_t bytes, int32_t symmetric, void **handle, char *error) {
+  if (symmetric) note("window");
+  return comm_add_memory(communicator, data, bytes, symmetric, handle, error);
+}
+
+void noted_drop(void *communicator, void *handle, int32_t symmetric) {
+  if (symmetric) note("dropped");
+  comm_drop_memory(communicator, handle, symmetric);
+}
+
+zs_collectives make_collectives() {
+  zs_collectives made = fake_collectives;
+  made.run = noted_run;
+  made.add_memory = noted_add;
+  made.drop_memory = noted_drop;
+  return made;
+}
+
 zs_backend make_table() {
+  static const zs_collectives collectives = make_collectives();
   zs_backend made = table(kKernels);
   made.name = "cuda";
   made.device_info = device_info;
   made.library_info = library_info;
   made.graphs = &graphs;
+  made.collectives = &collectives;
   device.max_delay_microseconds = 20;
   return made;
 }
