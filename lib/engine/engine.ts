@@ -62,6 +62,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
       abandonStep: () => {
         this.#micro = 0
         this.#backwardDone = this.#backwardOpen = false
+        this.forwards.length = 0
         this.parts.zero.abandonStep()
       },
       prepare: () => {
@@ -86,6 +87,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     if (fp8?.scales.delayed && !fp8.scales.known) return 'the scales of fp8 have no history yet'
     if (!isAlone()) return 'another engine of this process may take part in a backward'
     if (this.midStep || !this.#syncing || this.#boundary !== undefined) return 'accumulation is steered by hand'
+    if (this.forwards.length) return 'forward() was called by hand in this step, so that the next one draws other masks'
     return undefined
   }
 
@@ -152,7 +154,9 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    */
   forward(...args: Args): Tensor {
     if (!this.midStep) memory.resetPeak()
-    this.setRandom(this.#micro)
+    const before = this.forwards[this.#micro] ?? 0
+    this.forwards[this.#micro] = before + 1
+    this.setRandom(this.#micro, before)
     this.parts.zero.fetcher?.begin('train')
     return this.observe('forward', () => bounded(this.#participant, args, (...own) => this.model.forward(...own)))
   }
