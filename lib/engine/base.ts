@@ -282,7 +282,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
       folder: join(output, 'checkpoints'),
       zero,
       retain: options.retain ?? 0,
-      scales: copyOfScales(fp8, { stage: mesh.place.pp, stages: mesh.sizes.pp }),
+      scales: () => copyOfScales(fp8, { stage: mesh.place.pp, stages: mesh.sizes.pp }),
       head: {
         state: this.state,
         layout: { world: mesh.world.size, mesh: meshWords(mesh.sizes), stage },
