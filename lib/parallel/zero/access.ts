@@ -138,13 +138,19 @@ const f32 = (x: Tensor): Tensor => {
   return wide
 }
 
-/** A parameter's f32 values from the shards of its unit's buffer. */
-function wholeOf(unit: Unit, buffer: Flat, slot: Slot): Tensor {
-  const { layout, options } = unit
+/** A parameter's f32 values from the shards of its unit's buffer: each rank gives what it has of them. */
+function wholeOf({ layout, options: { group } }: Unit, buffer: Flat, slot: Slot): Tensor {
   if (buffer.count === layout.size) return f32(buffer.read(slot.offset, slot.count))
-  const full = empty([layout.size], { dtype: buffer.dtype, category: 'buffers' })
-  options.group.allGather(full, buffer.read(0, buffer.count), { tag: layout.index })
-  return f32(full.view([slot.count], slot.offset))
+  const whole = empty([slot.count], { dtype: buffer.dtype, category: 'buffers' })
+  for (let rank = 0; rank < group.size; rank++) {
+    const first = rank * layout.shardSize
+    const piece = piecesIn(layout, first, first + layout.shardSize).find((each) => each.slot === slot)
+    if (!piece) continue
+    const part = whole.view([piece.count], piece.start)
+    if (rank === group.rank) runOp('cast', [part], [buffer.read(piece.offset - first, piece.count)])
+    group.broadcast(part, rank)
+  }
+  return f32(whole)
 }
 
 export interface GatheredOptions {

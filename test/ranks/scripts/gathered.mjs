@@ -82,6 +82,13 @@ if (narrow) {
   expect('masters have more bits than the model', rounded)
 }
 
+// A value is asked for without the rest of its unit.
+memory.resetPeak()
+const { live } = memory.stats()
+await engine.access.getFull('blocks.0.bias')
+const extra = memory.stats().peak.buffers - live.buffers
+expect('the buffers of a whole bias', extra <= 2 * 16, `${extra} bytes`)
+
 // Refused, and put back.
 for (const modifierRank of [-1, size, 0.5])
   await throws(`modifierRank ${modifierRank}`, /data-parallel rank/, () =>
