@@ -188,3 +188,17 @@ t.test('every public name has a doc comment', async (t) => {
   }
   t.ok(count > 50, `${count} public names`)
 })
+
+t.test('every environment variable is documented, and every documented one is read', async (t) => {
+  const documented = new Set(read('docs/environment.md').match(/ZEROSHARD_[A-Z_]+/g))
+  const sources = ['lib', 'native', 'bench', 'test'].flatMap((folder) => filesIn(folder, /\.(ts|cpp|h|cu)$/))
+  const text = sources.filter((path) => path !== 'test/repo.test.ts').map(read)
+  const ours = text.filter((_, index) => !(sources[index] as string).startsWith('test/')).join('\n')
+  for (const name of new Set(ours.match(/ZEROSHARD_[A-Z_]+/g)))
+    t.ok(documented.has(name) || name === 'ZEROSHARD_CHILD', `docs/environment.md has ${name}`)
+  for (const name of documented)
+    t.ok(
+      text.some((source) => source.includes(name)),
+      `${name} is read`,
+    )
+})

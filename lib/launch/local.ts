@@ -62,23 +62,33 @@ export async function launchLocal({ nproc, command, args, env = process.env }: L
     for (const { child } of ranks) if (child.exitCode === null && child.signalCode === null) child.kill(signal)
   }
   const passedOn = new Set<NodeJS.Signals>()
+  let numSignals = 0
+  const kill = (): void => {
+    passedOn.add('SIGKILL')
+    killGroups(ranks)
+  }
+  // The first asks, the second insists, and the third need not be heard by a rank that hangs.
   const passOn = (signal: NodeJS.Signals): void => {
     passedOn.add(signal)
     signalAll(signal)
+    if (++numSignals === 2) timers.push(setTimeout(kill, (GRACE[1] as number) * 1000))
+    if (numSignals > 2) kill()
   }
+  const timers: NodeJS.Timeout[] = []
   // Before the first rank starts: from then on it is this process that must end them.
   process.on('SIGINT', passOn).on('SIGTERM', passOn)
-  const timers: NodeJS.Timeout[] = []
   try {
     for (let rank = 0; rank < nproc; rank++) ranks.push(startRank(rank, command, args, shared))
     let first: Ended | undefined
+    let failed = false
     await Promise.all(
       ranks.map(async (rank) => {
         const end = await ended(rank, passedOn)
         const { status } = end.outcome
         if (status === 0) return
         if (!first || cameFirst(end, first)) first = end
-        if (status === INTERRUPTED || timers.length) return
+        if (status === INTERRUPTED || failed) return
+        failed = true
         timers.push(
           setTimeout(signalAll, (GRACE[0] as number) * 1000, 'SIGTERM'),
           setTimeout(killGroups, (GRACE[1] as number) * 1000, ranks),

@@ -6,13 +6,13 @@ import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkDType, checkFloat } from './check.js'
 
 /**
- * table (V, C) by ids i32 (…) → (…, C). The ids must lie in [0, V): the loader checks them once. Where the table has
- * rows [first, first + V) of a larger one, other ids give zeros.
- *
+ * table (V, C) by ids i32 (…) → (…, C). Where the table has rows [first, first + V) of a larger one of `full` rows,
+ * other ids give zeros.
+ * @throws ARGUMENT, at the next wait, where an id is outside [0, full).
  * @example
  * ops.embedding(tensor([1, 2, 3, 4], [2, 2]), tensor(Int32Array.of(1, 0))) // [3, 4, 1, 2]
  */
-export function embedding(table: Tensor, ids: Tensor, first = 0): Tensor {
+export function embedding(table: Tensor, ids: Tensor, first = 0, full = first + (table.shape[0] ?? 0)): Tensor {
   checkFloat('embedding', table)
   checkDType('embedding', ids, 'i32')
   if (table.shape.length !== 2)
@@ -20,7 +20,7 @@ export function embedding(table: Tensor, ids: Tensor, first = 0): Tensor {
   const [v, c] = table.shape as [number, number]
   const scalars = [ids.count, c, first, v]
   const y = empty([...ids.shape, c], { dtype: table.dtype })
-  runOp('embedding_forward', [y], [table, ids], scalars)
+  runOp('embedding_forward', [y], [table, ids], [...scalars, full])
   record('embedding', [y], [table], [ids], ([dy], context) => {
     if (!dy) return []
     const sink = context.sink(0)

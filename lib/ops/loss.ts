@@ -3,10 +3,10 @@
 import { type BackwardContext, record, willRecord } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { tidy } from '../tensor/scope.js'
-import { empty, runOp, type Tensor } from '../tensor/tensor.js'
-import { mul, sub } from './arithmetic.js'
+import { type DType, empty, runOp, type Tensor } from '../tensor/tensor.js'
+import { affine, mul, sub } from './arithmetic.js'
 import { checkDType, checkFloat, checkShape, lastDim } from './check.js'
-import { mean } from './layout.js'
+import { cast, mean } from './layout.js'
 import { product, weightGradient } from './linear.js'
 
 function softmaxOf(op: string, x: Tensor, log: number): Tensor {
@@ -102,6 +102,12 @@ const whole = (columns: number): Scorer => ({
 })
 
 /**
+ * What a gradient of logits is multiplied by where it is stored. In f16 a token's share of a mean is lost below 6e-8:
+ * there it is stored 4096 times as large as before the mean, and the product with it takes the mean, in f32.
+ */
+const storedScale = (dtype: DType, inverse: number): number => (dtype === 'f16' ? 4096 : inverse)
+
+/**
  * Mean cross entropy of x (…, C) · weight (V, C)ᵀ against targets i32 (…): an f32 scalar. The logits exist for one
  * chunk of rows at a time; where all fit in one, backward uses their gradient in place, else it computes them again.
  *
@@ -135,6 +141,7 @@ function classified(x: Tensor, weight: Tensor, targets: Tensor, options: Classif
   const single = chunk >= rows
   const recording = willRecord([x, weight])
   const inverse = 1 / (options.numTargets ?? rows)
+  const scale = storedScale(x.dtype, inverse)
   const losses = empty([rows])
   const classify = (part: Rows, gradient: boolean, into: Tensor): Tensor => {
     const logits = empty([part.count, v], { dtype: x.dtype })
@@ -145,7 +152,7 @@ function classified(x: Tensor, weight: Tensor, targets: Tensor, options: Classif
       losses: into.view([part.count], part.start),
       gradient,
       ignoreIndex: options.ignoreIndex ?? -100,
-      scale: inverse,
+      scale,
       rows: part,
     })
     return logits
@@ -163,11 +170,12 @@ function classified(x: Tensor, weight: Tensor, targets: Tensor, options: Classif
   losses.dispose()
   record(op, [loss], [x, weight], [x, weight, targets, dlogits, ...scorer.saved()], ([dy], context) => {
     if (!dy) return []
+    const alpha = scale === inverse ? dy : affine(dy, inverse / scale)
     const dx = context.needs(0) ? empty(x.shape, { dtype: x.dtype }) : undefined
     const apply = ({ start, count: m }: Rows, gradient: Tensor, accumulate: boolean, into?: Tensor): void => {
       const part = (of: Tensor): Tensor => of.view([m, c], start * c)
-      if (dx) product(part(dx), gradient, weight, { m, n: c, k: v }, { alpha: dy })
-      if (into) product(into, gradient, part(x), { m: v, n: c, k: m, transA: true, accumulate }, { alpha: dy })
+      if (dx) product(part(dx), gradient, weight, { m, n: c, k: v }, { alpha })
+      if (into) product(into, gradient, part(x), { m: v, n: c, k: m, transA: true, accumulate }, { alpha })
     }
     const dw = backwardChunks(chunks, dlogits, context, weight, apply, (part) => {
       const scratch = empty([rows])
@@ -214,7 +222,8 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: Classifie
   const v = lastDim(op, logits)
   const rows = targets.count
   const inverse = 1 / (options.numTargets ?? rows)
-  const gradient = empty(logits.shape, { dtype: logits.dtype })
+  // In f16 neither a small gradient nor a large scale of the loss fits.
+  const gradient = empty(logits.shape, { dtype: logits.dtype === 'f16' ? 'f32' : logits.dtype })
   runOp('cast', [gradient], [logits])
   const losses = empty([rows])
   runOp('classifier', [gradient, losses, undefined], [targets], [rows, v, v, options.ignoreIndex ?? -100, 1, inverse])
@@ -223,11 +232,9 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: Classifie
   losses.dispose()
   record(op, [loss], [logits], [gradient], ([dy]) => {
     if (!dy) return []
-    const dx = empty(logits.shape, { dtype: logits.dtype })
-    const factor = dy.dtype === logits.dtype ? dy : empty([], { dtype: logits.dtype })
-    if (factor !== dy) runOp('cast', [factor], [dy])
-    runOp('binary', [dx], [gradient, factor], [2])
-    return [dx]
+    const dx = empty(logits.shape, { dtype: gradient.dtype })
+    runOp('binary', [dx], [gradient, cast(dy, gradient.dtype)], [2])
+    return [dx.dtype === logits.dtype ? dx : cast(dx, logits.dtype)]
   })
   gradient.dispose()
   return loss

@@ -1,7 +1,7 @@
 // `zeroshard launch`: a script on every rank; prefixes, environment, signals, the first failure, nothing left behind.
 
 import { spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { nodeCommand } from '../helpers/node.js'
@@ -124,6 +124,31 @@ t.test('ranks that do not handle a signal die of it, and that is an interruption
   t.equal(status, 130, stderr)
   t.notMatch(stderr, /failed|killed/)
   t.ok(await gone(script))
+})
+
+t.test('a rank that hangs and hears no signal ends with the third, or 10 s after the second', async (t) => {
+  for (const signals of [3, 2]) {
+    const space = new Workspace(t)
+    const script = space.write(
+      'hangs.mjs',
+      `import { appendFileSync } from 'node:fs'
+       process.on('SIGINT', () => {})
+       appendFileSync('ready.txt', process.env.RANK)
+       if (process.env.RANK === '1') for (;;);
+       process.on('SIGINT', () => process.exit(130))
+       setInterval(() => {}, 1000)`,
+    )
+    const { child, done } = space.start(['launch', '--nproc', '2', script])
+    await until(() => existsSync(space.path('ready.txt')) && readFileSync(space.path('ready.txt')).length === 2)
+    await sleep(300)
+    for (let signal = 0; signal < signals; signal++) {
+      child.kill('SIGINT')
+      await sleep(300)
+    }
+    const { status, stderr } = await done
+    t.equal(status, 130, stderr)
+    t.ok(await gone(script))
+  }
 })
 
 t.test('what a stubborn rank started ends with it; what the launcher did not start goes on', async (t) => {

@@ -29,7 +29,8 @@ const leaf = (count: number): Tensor => {
   return made
 }
 
-const cases: [what: string, code: ErrorCode, message: RegExp, mistake: () => unknown][] = [
+type Case = [what: string, code: ErrorCode, message: RegExp, mistake: () => unknown]
+const cases: Case[] = [
   ['shapes that do not broadcast', 'SHAPE', /\[add\] f32 \[3\] and f32 \[2\].*3 against 2/, () => ops.add(x(3), x(2))],
   [
     'matrices that do not multiply',
@@ -63,6 +64,14 @@ const cases: [what: string, code: ErrorCode, message: RegExp, mistake: () => unk
     /\[gather\] id 7 at 1.*\[0, 2\)/,
     () => ops.gather(x(4, [2, 2]), whole(0, 7)).data(),
   ],
+  ...[2, -1].map(
+    (id): Case => [
+      `token ${id} of a vocabulary of 2`,
+      'ARGUMENT',
+      new RegExp(`\\[embedding_forward\\] id ${id} at 1.*\\[0, 2\\)`),
+      () => ops.embedding(x(4, [2, 2]), whole(0, id)).data(),
+    ],
+  ),
   [
     'a disposed tensor',
     'DISPOSED',

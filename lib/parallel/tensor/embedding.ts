@@ -33,12 +33,17 @@ export class VocabParallelEmbedding extends Module {
 
   forward(ids: Tensor): Tensor {
     const { group, sharded } = this.region
-    if (!sharded) return group.allReduce(ops.embedding(this.weight.tensor, ids, this.first))
+    if (!sharded) return group.allReduce(this.#own(ids))
     // In the order of the ranks' parts of the sequence, so that the sum comes out in parts.
     const [samples, length] = ids.shape as [number, number]
     const part = this.region.partOf(length)
     const byRank = ops.permute(ids.view([samples, group.size, part]), [1, 0, 2])
-    const own = reduceScatter(ops.embedding(this.weight.tensor, byRank, this.first), 0, group)
+    const own = reduceScatter(this.#own(byRank), 0, group)
     return ops.reshape(own, [samples, part, -1])
+  }
+
+  /** The rows that are here, zeros for other ranks'. */
+  #own(ids: Tensor): Tensor {
+    return ops.embedding(this.weight.tensor, ids, this.first, this.weight.wholeShape[0])
   }
 }

@@ -7,9 +7,15 @@ namespace zs::cpu {
 int32_t embedding_forward(zs_call *call) {
   const int64_t rows = integer(call, EMBEDDING_ROWS), cols = integer(call, EMBEDDING_COLS);
   const int64_t start = integer(call, EMBEDDING_VOCAB_START), vocab = integer(call, EMBEDDING_VOCAB_ROWS);
+  const int64_t full = integer(call, EMBEDDING_VOCAB_FULL);
+  const int32_t *ids = data<int32_t>(call, EMBEDDING_IDS);
+  for (int64_t r = 0; r < rows; r++) {
+    if (ids[r] < 0 || ids[r] >= full) {
+      return fail(call, ZS_BAD_ARGUMENT, "id %d at %ld is outside [0, %ld)", ids[r], (long)r, (long)full);
+    }
+  }
   return by_float(call, dtype_of(call, EMBEDDING_TABLE), [&]<class T>(T) {
     const T *table = data<T>(call, EMBEDDING_TABLE);
-    const int32_t *ids = data<int32_t>(call, EMBEDDING_IDS);
     T *y = data<T>(call, EMBEDDING_Y);
     parallel_for(call, rows, row_grain(cols), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; r++) {

@@ -10,9 +10,11 @@ template <class Unit> struct Rows {
   Unit *y;
   const Unit *table;
   const int32_t *ids;
-  int64_t units, start, vocab;  // units per row
+  int64_t units, start, vocab, full;  // units per row
+  Report *report;
   __device__ void operator()(int64_t i, int) const {
     const int64_t r = i / units, id = ids[r] - start;
+    if (i == r * units && (ids[r] < 0 || ids[r] >= full)) tell(report, ZS_OP_embedding_forward, ids[r], full);
     y[i] = id >= 0 && id < vocab ? table[id * units + i - r * units] : Unit{};
   }
 };
@@ -20,7 +22,8 @@ template <class Unit> struct Rows {
 template <class Unit> int32_t rows_by(zs_call *call, int64_t bytes) {
   const int64_t units = bytes / static_cast<int64_t>(sizeof(Unit));
   const Rows<Unit> body{data<Unit>(call, EMBEDDING_Y), data<Unit>(call, EMBEDDING_TABLE), data<int32_t>(call, EMBEDDING_IDS), units,
-                        integer(call, EMBEDDING_VOCAB_START), integer(call, EMBEDDING_VOCAB_ROWS)};
+                        integer(call, EMBEDDING_VOCAB_START), integer(call, EMBEDDING_VOCAB_ROWS),
+                        integer(call, EMBEDDING_VOCAB_FULL), context_of(call)->report};
   return run_packs<1>(call, integer(call, EMBEDDING_ROWS) * units, body);
 }
 }  // namespace

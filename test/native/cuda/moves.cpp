@@ -14,11 +14,20 @@ Value any(int dtype, std::vector<int64_t> dims) {
 }
 
 void embedding(int dtype, int64_t rows, int64_t cols, int64_t vocab, int64_t start) {
-  const Value ids = integers({rows}, start - 2, start + vocab + 2);
+  const int64_t full = start + vocab + 2;
+  Value ids = integers({rows}, std::max<int64_t>(0, start - 2), full);
   const std::vector<double> scalars = {double(rows), double(cols), double(start), double(vocab)};
+  std::vector<double> with_full = scalars;
+  with_full.push_back(double(full));
   const std::string note = std::to_string(rows) + " of " + std::to_string(vocab) + " x " + std::to_string(cols);
-  check({ZS_OP_embedding_forward, {normal(dtype, {rows, cols}), normal(dtype, {vocab, cols}), ids}, scalars, 1, kExact, note});
+  const Value y = normal(dtype, {rows, cols}), table = normal(dtype, {vocab, cols});
+  check({ZS_OP_embedding_forward, {y, table, ids}, with_full, 1, kExact, note});
   check({ZS_OP_embedding_backward, {normal(ZS_F32, {vocab, cols}), normal(dtype, {rows, cols}), ids}, scalars, 1, kExact, note});
+  if (rows == 0 || cols == 0) return;
+  for (int64_t wrong : {int64_t{-1}, full}) {
+    ids.set(rows / 2, static_cast<double>(wrong));
+    check({ZS_OP_embedding_forward, {y, table, ids}, with_full, 1, kExact, note + " wrong", wrong});
+  }
 }
 
 void scatter(int64_t outer, int64_t n, int64_t inner, int64_t m) {
