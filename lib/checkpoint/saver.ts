@@ -6,7 +6,15 @@ import { unscoped } from '../tensor/scope.js'
 import { tensor } from '../tensor/tensor.js'
 import { Agreement, type Ranks } from './agreement.js'
 import { stepName } from './folder.js'
-import { type SaveRequest, takeSnapshot, writeCheckpoint } from './save.js'
+import { type SaveRequest, type Snapshot, takeSnapshot, writeCheckpoint } from './save.js'
+import type { ScalesCopy } from './scales.js'
+
+type Request = Omit<SaveRequest, 'group' | 'scales'> & { scales: () => ScalesCopy | undefined }
+
+interface Copies {
+  scales?: ScalesCopy | undefined
+  snapshot?: Snapshot
+}
 
 interface Pending {
   /** Never rejects. */
@@ -25,18 +33,15 @@ export class Saver {
 
   /**
    * Collective. Waits for the save before, and throws what that one failed with. `background`: resolves when copies in
-   * host memory are queued; the checkpoint is durable after finish().
+   * host memory are queued on all ranks; the checkpoint is durable after finish().
    */
-  async save(request: Omit<SaveRequest, 'group'>, background: boolean): Promise<string> {
+  async save(request: Request, background: boolean): Promise<string> {
     const agreement = new Agreement(this.ranks, 'save')
-    await this.finish().catch((error: unknown) => {
-      request.scales?.dispose()
-      throw error
-    })
-    const { folder, zero, head } = request
-    const whole = { ...request, group: this.group }
-    if (!background) return writeCheckpoint(whole, agreement)
-    const snapshot = takeSnapshot(zero)
+    await this.finish()
+    const { folder, head } = request
+    const { scales, snapshot } = await this.#copies(request, background, agreement)
+    const whole = { ...request, group: this.group, scales }
+    if (!snapshot) return writeCheckpoint(whole, agreement)
     const pending: Pending = { ended: Promise.resolve(), settled: false }
     pending.ended = writeCheckpoint(whole, agreement, snapshot.source)
       .catch((error: unknown) => {
@@ -48,6 +53,22 @@ export class Saver {
       })
     this.#pending = pending
     return `${folder}/${stepName(head.state.step)}`
+  }
+
+  /** What is copied before the training goes on. Where a rank has no memory for it, none goes on with the save. */
+  async #copies({ zero, scales }: Request, background: boolean, agreement: Agreement): Promise<Copies> {
+    const made: Copies = {}
+    try {
+      await agreement.all('copies', async () => {
+        made.scales = scales()
+        if (background) made.snapshot = takeSnapshot(zero)
+      })
+      return made
+    } catch (error) {
+      made.snapshot?.dispose()
+      made.scales?.dispose()
+      throw error
+    }
   }
 
   /** Collective, once a step. @throws what a save in the background failed with, on all ranks, once. */

@@ -9,7 +9,7 @@ import type { TrainingState } from '../checkpoint/manifest.js'
 import { Saver } from '../checkpoint/saver.js'
 import { copyOfScales, loadScales } from '../checkpoint/scales.js'
 import type { Parameter } from '../nn/parameter.js'
-import { randomState } from '../ops/random.js'
+import { beginDraws } from '../ops/random.js'
 import type { ProcessGroup } from '../parallel/group.js'
 import { meshWords } from '../parallel/mesh.js'
 import { Access, type GatheredOptions, gathered } from '../parallel/zero/access.js'
@@ -43,6 +43,8 @@ export abstract class BaseEngine<Args extends Tensor[]> {
   observe: <T>(phase: 'forward' | 'backward' | 'step', work: () => T) => T = inRange
   protected readonly lossSum: Tensor
   protected readonly ahead = new RunAhead()
+  /** Forwards of each micro-batch of this step: a second one draws anew. */
+  protected readonly forwards: number[] = []
   protected numAccumulation: number
   #updates = 0
   #applied = false
@@ -99,14 +101,9 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     return (micro * mesh.sizes.dp + mesh.place.dp) * microBatchSize
   }
 
-  /** What random numbers of micro-batch `micro` depend on. */
-  protected setRandom(micro: number): void {
-    Object.assign(randomState, {
-      seed: this.parts.seed,
-      step: this.globalSteps,
-      firstSample: this.firstSampleOf(micro),
-      draws: 0,
-    })
+  /** What random numbers of a forward of micro-batch `micro` depend on. */
+  protected setRandom(micro: number, forward = 0): void {
+    beginDraws({ seed: this.parts.seed, step: this.globalSteps, firstSample: this.firstSampleOf(micro), forward })
   }
 
   protected addLoss(loss: Tensor): void {
@@ -194,6 +191,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
     this.#gradNorm = (stored as number) / lossScale
     this.#applied = Number.isFinite(stored)
     this.globalSteps++
+    this.forwards.length = 0
     const samples = this.#samplesOf(numMicro)
     this.samples += samples
     const notFinite = this.#applied ? undefined : await zero.dropGradients()
@@ -286,7 +284,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
       folder: join(output, 'checkpoints'),
       zero,
       retain: options.retain ?? 0,
-      scales: copyOfScales(fp8, { stage: mesh.place.pp, stages: mesh.sizes.pp }),
+      scales: () => copyOfScales(fp8, { stage: mesh.place.pp, stages: mesh.sizes.pp }),
       head: {
         state: this.state,
         layout: { world: mesh.world.size, mesh: meshWords(mesh.sizes), stage },
@@ -334,6 +332,7 @@ export abstract class BaseEngine<Args extends Tensor[]> {
 
   async restore({ folder, manifest }: FoundCheckpoint, options: LoadOptions = {}): Promise<LoadedCheckpoint> {
     const { zero, meeting, fp8 } = this.parts
+    this.forwards.length = 0
     const agreement = new Agreement(meeting, 'load')
     await loadCheckpoint(folder, manifest, zero, agreement, options)
     if (fp8 && (options.optimizer ?? true)) await agreement.all('scales', () => loadScales(folder, manifest, fp8))

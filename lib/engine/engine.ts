@@ -88,6 +88,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
     if (fp8?.scales.delayed && !fp8.scales.known) return 'the scales of fp8 have no history yet'
     if (!isAlone()) return 'another engine of this process may take part in a backward'
     if (this.midStep || !this.#syncing || this.#boundary !== undefined) return 'accumulation is steered by hand'
+    if (this.forwards.length) return 'forward() was called by hand in this step, so that the next one draws other masks'
     return undefined
   }
 
@@ -188,7 +189,9 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
    */
   forward(...args: Args): Tensor {
     if (!this.midStep) memory.resetPeak()
-    this.setRandom(this.#micro)
+    const before = this.forwards[this.#micro] ?? 0
+    this.forwards[this.#micro] = before + 1
+    this.setRandom(this.#micro, before)
     this.parts.zero.fetcher?.begin('train')
     return this.observe('forward', () => bounded(this.#participant, args, (...own) => this.model.forward(...own)))
   }
@@ -325,7 +328,7 @@ export class Engine<Args extends Tensor[] = Tensor[]> extends BaseEngine<Args> {
   /** What was accumulated is forgotten, so that the next step is as if it had never been. */
   protected abandonStep(): void {
     const { zero, fp8, mesh } = this.parts
-    this.#micro = 0
+    this.#micro = this.forwards.length = 0
     this.#backwardDone = this.#backwardOpen = false
     // Only where nobody else is waited for: on several ranks an error of one ends all.
     if (mesh.world.size === 1) this.ahead.abandon()

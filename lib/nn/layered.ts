@@ -1,14 +1,16 @@
 // Models that are a list of layers, run one after another: what a pipeline can cut. Plain: knows nothing of ranks.
 
 import { checkpoint } from '../autograd/functions.js'
+import { type DrawingLayer, inLayer } from '../ops/random.js'
 import type { Tensor } from '../tensor/tensor.js'
+import { drawingLayers } from './drawing.js'
 import { Module } from './module.js'
 
 /** One layer: x is the previous layer's output (undefined for the first), inputs are those of the model. */
 export interface Layer {
   /** Shown in messages; a pipeline's `type:regex` matches it. */
   type: string
-  /** Modules whose parameters it uses; a parameter of several layers is tied. */
+  /** Modules whose parameters it uses; a parameter of several layers is tied. Dropouts may be left out. */
   modules: readonly Module[]
   forward(x: Tensor | undefined, inputs: readonly Tensor[]): Tensor
   /**
@@ -39,25 +41,33 @@ export abstract class LayeredModel<Args extends Tensor[] = Tensor[]> extends Mod
   abstract layers(): Layer[]
 
   override forward(...inputs: Args): Tensor {
-    return runLayers(this.layers(), undefined, inputs)
+    const layers = this.layers()
+    return runLayers(layers, undefined, inputs, drawingLayers(layers))
   }
 }
 
 /**
  * Runs layers one after the other. Each result is freed as soon as the next is there (backward holds what it needs).
+ * `drawing`: what they draw as, where they are not all of a model.
  *
  * @example
  * const list = new nn.LayerList([new nn.Linear(4, 8), new nn.Linear(8, 2)], ops.meanSquaredError).materialize()
  * nn.runLayers(list.layers().slice(0, 2), undefined, [tensor(new Float32Array(4), [1, 4])]).shape // [1, 2]
  */
-export function runLayers(layers: readonly Layer[], x: Tensor | undefined, inputs: readonly Tensor[]): Tensor {
+export function runLayers(
+  layers: readonly Layer[],
+  x: Tensor | undefined,
+  inputs: readonly Tensor[],
+  drawing: readonly DrawingLayer[] = drawingLayers(layers),
+): Tensor {
   let value = x
   for (let i = 0; i < layers.length; ) {
     const { recomputed } = layers[i] as Layer
     let end = i + 1
     while (recomputed !== undefined && layers[end]?.recomputed === recomputed) end++
     const part = layers.slice(i, end)
-    const run = (input: Tensor | undefined): Tensor => chain(part, input, inputs)
+    const draws = drawing.slice(i, end)
+    const run = (input: Tensor | undefined): Tensor => chain(part, input, inputs, draws)
     const output = recomputed === undefined ? run(value) : checkpoint(run, value as Tensor)
     if (value !== x && value !== output) value?.dispose()
     value = output
@@ -66,10 +76,15 @@ export function runLayers(layers: readonly Layer[], x: Tensor | undefined, input
   return value as Tensor
 }
 
-function chain(layers: readonly Layer[], x: Tensor | undefined, inputs: readonly Tensor[]): Tensor {
+function chain(
+  layers: readonly Layer[],
+  x: Tensor | undefined,
+  inputs: readonly Tensor[],
+  drawing: readonly DrawingLayer[],
+): Tensor {
   let value = x
-  for (const layer of layers) {
-    const output = layer.forward(value, inputs)
+  for (const [index, layer] of layers.entries()) {
+    const output = inLayer(drawing[index] as DrawingLayer, () => layer.forward(value, inputs))
     if (value !== x && value !== output) value?.dispose()
     value = output
   }

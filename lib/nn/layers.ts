@@ -143,7 +143,8 @@ export class RMSNorm extends Module {
 }
 
 /**
- * Zeroes with probability p in training; what is drawn depends on (seed, step, sample, module path) alone.
+ * Zeroes with probability p in training. Each use draws anew: what, depends on (seed, step, sample, module path, how
+ * often it was used in this forward) alone.
  *
  * @example
  * const drop = new nn.Dropout(0.1)

@@ -1,4 +1,4 @@
-// Dropout and random fills: pure functions of (seed, site, element index), the same on every layout.
+// Dropout and random fills: pure functions of (seed, site and its uses before, element index), the same on every layout.
 
 import { createHash } from 'node:crypto'
 import { recomputeState } from '../autograd/functions.js'
@@ -8,6 +8,14 @@ import { isCapturing } from '../tensor/graph.js'
 import { countOf, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkFloat, lastDim } from './check.js'
 
+/** A layer of a model that is a list of them: a pipeline may run it by itself, so what it draws is named by it. */
+export interface DrawingLayer {
+  /** Its place in the list. */
+  label: string
+  /** Whether the site lies in a module that this layer is the first to list: its draws need no label. */
+  owns(site: string): boolean
+}
+
 /** What dropout draws from: the engine sets it before each micro-batch. */
 export interface RandomState {
   seed: number
@@ -15,13 +23,42 @@ export interface RandomState {
   step: number
   /** Index of this rank's first sample within the global batch. */
   firstSample: number
-  /** Counts draws without a site of their own. */
-  draws: number
+  /** Forwards of this micro-batch that came before. */
+  forward: number
+  /** The layer that runs. */
+  layer: DrawingLayer | undefined
+  /** How often each site has drawn in this forward. */
+  uses: Map<string, number>
 }
 
-export const randomState: RandomState = { seed: 0, step: 0, firstSample: 0, draws: 0 }
-recomputeState.save = () => ({ ...randomState })
+export const randomState: RandomState = {
+  seed: 0,
+  step: 0,
+  firstSample: 0,
+  forward: 0,
+  layer: undefined,
+  uses: new Map(),
+}
+recomputeState.save = () => ({ ...randomState, uses: new Map(randomState.uses) })
 recomputeState.restore = (state) => void Object.assign(randomState, state)
+
+/** Begins a forward: its sites draw for the first time. */
+export function beginDraws(of: Omit<RandomState, 'layer' | 'uses'>): void {
+  Object.assign(randomState, of, { layer: undefined, uses: new Map() })
+}
+
+/** Runs `fn` as the draws of a layer; within another layer, as a part of it. */
+export function inLayer<T>({ label, owns }: DrawingLayer, fn: () => T): T {
+  const outer = randomState.layer
+  randomState.layer = outer
+    ? { label: `${outer.label}.${label}`, owns: (site) => outer.owns(site) && owns(site) }
+    : { label, owns }
+  try {
+    return fn()
+  } finally {
+    randomState.layer = outer
+  }
+}
 
 /** A 53-bit number for a name: where a stream of random numbers begins. */
 export function siteOf(...parts: readonly (string | number)[]): number {
@@ -36,11 +73,26 @@ export interface Draws {
 }
 
 /**
- * The stream of numbers of one dropout: by name, or the next draw of this micro-batch. In a graph: of the step that
- * launches it.
+ * The name of the next draw of a site, or of one without a name. Each is new, and a function of the site, the layer and
+ * the uses before: whatever else a rank runs does not matter.
+ */
+function nextDraw(site: string | undefined): string {
+  const { uses, layer, forward } = randomState
+  const place = layer && !(site !== undefined && layer.owns(site)) ? ` in layer ${layer.label}` : ''
+  const key = `${site === undefined ? 'draw' : `site ${site}`}${place}`
+  const before = uses.get(key) ?? 0
+  uses.set(key, before + 1)
+  const again = before === 0 ? '' : ` #${before + 1}`
+  const name = site === undefined ? `draw ${before}${place}` : `${site}${place}${again}`
+  return forward === 0 ? name : `${name} of forward ${forward + 1}`
+}
+
+/**
+ * The stream of numbers of one dropout: the next of its site in this forward, or of those without one. In a graph: of
+ * the step that launches it.
  */
 export function drawsAt(site?: string): () => Draws {
-  const name = site ?? `draw ${randomState.draws++}`
+  const name = nextDraw(site)
   const now = (): Draws => ({ seed: randomState.seed, site: siteOf('dropout', randomState.step, name) })
   if (isCapturing()) return now
   const draws = now()
@@ -63,7 +115,8 @@ export interface SequencePart {
 }
 
 /**
- * Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …), or (samples, part, …).
+ * Zeroes each element with probability p and scales the rest by 1/(1-p). x: (samples, …), or (samples, part, …). Every
+ * call draws anew; `site` names the place in the model.
  *
  * @example
  * const x = tensor(new Float32Array(1000).fill(1), [10, 100])

@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import { backwardFrom } from '../../lib/autograd/functions.js'
 import { binding } from '../../lib/binding/native.js'
 import * as ops from '../../lib/ops/index.js'
-import { randomState, siteOf } from '../../lib/ops/random.js'
+import { beginDraws, siteOf } from '../../lib/ops/random.js'
 import { tidy } from '../../lib/tensor/scope.js'
 import { type Tensor, tensor } from '../../lib/tensor/tensor.js'
 import { alive, type Case, compare, difference, sameBits } from '../helpers/compare.js'
@@ -14,8 +14,14 @@ import { dropoutFactor, philox } from '../reference/philox.js'
 
 binding().native.configure({ threads: 2, serial: false })
 const [seed, step, site] = [0x1234567, 9, 'h.3.attn']
-const place = (): void => void Object.assign(randomState, { seed, step, firstSample: 0, draws: 0 })
-place()
+/** Before each draw: a second one of its site is another. */
+const place = (more: Partial<Parameters<typeof beginDraws>[0]> = {}): void =>
+  beginDraws({ seed, step, firstSample: 0, forward: 0, ...more })
+/** `fn` as the first draw of its site. */
+const placed = <T>(fn: () => T): T => {
+  place()
+  return fn()
+}
 
 t.test('the reference is Philox 4x32-10: known answers of its authors', async (t) => {
   const hex = (words: bigint[]): string => words.map((word) => word.toString(16).padStart(8, '0')).join(' ')
@@ -61,7 +67,8 @@ function dropped({ b, tq, tk, h, kv, d }: Shape, causal: boolean, p: number): Ca
       [b, tk, kv * d],
     ],
     reference: (q, k, v) => ref.attention(q, k, v, h, kv, causal, at),
-    run: (q, k, v) => ops.attention(q, k, v, { numHeads: h, numKeyValueHeads: kv, causal, dropout: { p, site } }),
+    run: (q, k, v) =>
+      placed(() => ops.attention(q, k, v, { numHeads: h, numKeyValueHeads: kv, causal, dropout: { p, site } })),
   }
 }
 
@@ -73,7 +80,7 @@ const cases: Case[] = [
       name: 'dropout',
       shapes: [shape],
       reference: (x) => ref.map(x, (value, i) => value * at(i)),
-      run: (x) => ops.dropout(x, 0.4, site),
+      run: (x) => placed(() => ops.dropout(x, 0.4, site)),
     }
   }),
   dropped({ b: 2, tq: 5, tk: 5, h: 4, kv: 2, d: 3 }, true, 0.3),
@@ -89,7 +96,7 @@ const cases: Case[] = [
         ref.array([2, 6, 8], (index) => x.data[Math.floor(index / 8) * 24 + i * 8 + (index % 8)] as number)
       return ref.attention(part(0), part(1), part(2), 2, 2, true, packedFactor)
     },
-    run: (x) => ops.packedAttention(x, { numHeads: 2, dropout: { p: 0.4, site } }),
+    run: (x) => placed(() => ops.packedAttention(x, { numHeads: 2, dropout: { p: 0.4, site } })),
   },
 ]
 for (const test of cases) {
@@ -110,8 +117,9 @@ interface Run {
 }
 
 /** Attention of parts of q, k, v, and the gradients of these parts where the output's gradient is a fixed wave's part. */
-function run(parts: (x: Tensor, which: number) => Tensor, options: ops.AttentionOptions): Run {
+function run(parts: (x: Tensor, which: number) => Tensor, options: ops.AttentionOptions, firstSample = 0): Run {
   return tidy(() => {
+    place({ firstSample })
     const [q, k, v] = [0, 1, 2].map((which) => parts(wave([2, 72, which ? 2 * 4 : 4 * 4], which), which)) as [
       Tensor,
       Tensor,
@@ -135,13 +143,10 @@ const cut = (x: Float32Array, c: number, from: number, to: number): Float32Array
 
 t.test('any cut over samples, heads or sequence draws what the whole does', async (t) => {
   const before = alive()
-  place()
   const options = { numHeads: 4, numKeyValueHeads: 2, dropout: { p: 0.3, site } }
   const whole = run((x) => x, options)
 
-  randomState.firstSample = 1
-  const second = run((x) => ops.slice(x, 0, 1, 2), options)
-  place()
+  const second = run((x) => ops.slice(x, 0, 1, 2), options, 1)
   t.ok(sameBits(second.o, whole.o.slice(72 * 16)), 'the second sample alone')
   t.ok(sameBits(second.gradients[0], whole.gradients[0]?.slice(72 * 16)), 'and its gradient')
 
@@ -180,7 +185,7 @@ t.test('a rank that begins at another sample drops what the whole does there', a
   const before = alive()
   place()
   const all = tidy(() => ops.dropout(wave([4, 3, 50], 1), 0.4, site).dataSync()) as Float32Array
-  randomState.firstSample = 2
+  place({ firstSample: 2 })
   const half = tidy(() => ops.dropout(ops.slice(wave([4, 3, 50], 1), 0, 2, 4), 0.4, site).dataSync()) as Float32Array
   place()
   t.ok(sameBits(half, all.slice(300)))
@@ -193,7 +198,6 @@ t.test('a rank that begins at another sample drops what the whole does there', a
 })
 
 t.test('keys may be cut too: the parts, weighed by their sums, are the whole', async (t) => {
-  place()
   const common = { numHeads: 4, numKeyValueHeads: 2, causal: false }
   const whole = run((x) => x, { ...common, dropout: { p: 0.3, site } })
   const plain = (x: Tensor, which: number, from: number, to: number): Tensor => (which ? ops.slice(x, 1, from, to) : x)
@@ -235,8 +239,9 @@ function sumsOfExp(from: number, to: number): number[] {
   return result
 }
 
-async function weights(t: Test, p: number): Promise<Float32Array> {
+async function weights(t: Test, p: number, more: Parameters<typeof place>[0] = {}): Promise<Float32Array> {
   const before = alive()
+  place(more)
   const o = tidy(() => {
     const zeros = tensor(new Float32Array(4 * 64 * 64), [4, 64, 64])
     const one = tensor(
@@ -253,19 +258,15 @@ async function weights(t: Test, p: number): Promise<Float32Array> {
 
 t.test('a share p of the weights is dropped; steps, seeds and sites differ', async (t) => {
   for (const p of [0.1, 0.5, 0.99]) {
-    place()
     const first = await weights(t, p)
     const share = first.filter((value) => value === 0).length / first.length
     t.ok(Math.abs(share - p) < 4 * Math.sqrt((p * (1 - p)) / first.length), `${share} of ${p}`)
     t.ok(Math.abs(Math.max(...first) * 64 * (1 - p) - 1) < 1e-5, 'what is kept is scaled')
     t.ok(sameBits(await weights(t, p), first), 'the same draws again')
-    randomState.step++
-    t.notOk(sameBits(await weights(t, p), first), 'another step')
-    place()
-    randomState.seed++
-    t.notOk(sameBits(await weights(t, p), first), 'another seed')
+    t.notOk(sameBits(await weights(t, p, { step: step + 1 }), first), 'another step')
+    t.notOk(sameBits(await weights(t, p, { seed: seed + 1 }), first), 'another seed')
+    t.notOk(sameBits(await weights(t, p, { forward: 1 }), first), 'another forward')
   }
-  place()
 })
 
 t.test('throws where p is no probability, or the part lies outside the whole', async (t) => {

@@ -5,7 +5,7 @@ import { backwardFrom, checkpoint } from '../../lib/autograd/functions.js'
 import { binding } from '../../lib/binding/native.js'
 import { createModel, type Recompute } from '../../lib/nn/models/index.js'
 import * as ops from '../../lib/ops/index.js'
-import { randomState } from '../../lib/ops/random.js'
+import { beginDraws } from '../../lib/ops/random.js'
 import { memory } from '../../lib/tensor/memory.js'
 import { tidy } from '../../lib/tensor/scope.js'
 import { type DType, type Tensor, tensor } from '../../lib/tensor/tensor.js'
@@ -49,7 +49,7 @@ interface Run {
 function train(config: Record<string, unknown>, recompute: Recompute, dtype: DType): Run {
   const model = createModel(config).materialize({ seed: 4, dtype })
   model.recompute = recompute
-  Object.assign(randomState, { seed: 11, step: 3, firstSample: 0, draws: 0 })
+  beginDraws({ seed: 11, step: 3, firstSample: 0, forward: 0 })
   const ids = Int32Array.from({ length: B * T }, (_, i) => (i * 7 + 3) % 61)
   const [inputs, targets] = [0, 1].map((shift) =>
     tensor(
@@ -111,46 +111,50 @@ for (const [family, config] of Object.entries(configs)) {
   })
 }
 
-t.test('a checkpoint within a checkpoint, unnamed draws, a parameter used inside and outside', async (t) => {
-  const before = alive()
-  const run = (outer: boolean, inner: boolean): { y: Float32Array; dw: Float32Array; dx: Float32Array } =>
-    tidy(() => {
-      Object.assign(randomState, { seed: 2, step: 1, firstSample: 0, draws: 0 })
-      const w = tensor(
-        Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)),
-        [4, 4],
-      )
-      const x = tensor(
-        Float32Array.from({ length: 12 }, (_, i) => Math.cos(i)),
-        [3, 4],
-      )
-      let complete = 0
-      w.onGradient = () => complete++
-      for (const leaf of [w, x]) leaf.requiresGrad = true
-      const part = (a: Tensor): Tensor => ops.tanh(ops.dropout(ops.linear(a, w), 0.3))
-      const whole = (a: Tensor): Tensor => ops.dropout(part(inner ? checkpoint(part, a) : part(a)), 0.5)
-      const y = ops.linear(outer ? checkpoint(whole, x) : whole(x), w)
-      const after = ops.dropout(y, 0.5)
-      // Other micro-batches may run before this one's backward.
-      Object.assign(randomState, { step: 2, firstSample: 7, draws: 5 })
-      backwardFrom(ops.sum(ops.square(after)))
-      t.equal(complete, 1, 'the gradient of w is complete once')
-      const result = [after, w.grad as Tensor, x.grad as Tensor].map((tensor) => tensor.dataSync() as Float32Array)
-      w.grad?.dispose()
-      x.grad?.dispose()
-      return { y: result[0], dw: result[1], dx: result[2] } as { y: Float32Array; dw: Float32Array; dx: Float32Array }
-    })
-  const plain = run(false, false)
-  for (const [outer, inner] of [
-    [true, false],
-    [false, true],
-    [true, true],
-  ] as const) {
-    const again = run(outer, inner)
-    t.ok(sameBits(again.y, plain.y) && sameBits(again.dx, plain.dx), `${outer} ${inner}`)
-    // The uses of w are added in another order where one of them is deferred.
-    const gap = Math.max(...again.dw.map((value, i) => Math.abs(value - (plain.dw[i] as number))))
-    t.ok(gap < 1e-5, `${gap}`)
-  }
-  t.equal(alive(), before, 'nothing is left')
-})
+t.test(
+  'a checkpoint within a checkpoint, draws with and without names, a parameter used inside and outside',
+  async (t) => {
+    const before = alive()
+    const run = (outer: boolean, inner: boolean): { y: Float32Array; dw: Float32Array; dx: Float32Array } =>
+      tidy(() => {
+        beginDraws({ seed: 2, step: 1, firstSample: 0, forward: 0 })
+        const w = tensor(
+          Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)),
+          [4, 4],
+        )
+        const x = tensor(
+          Float32Array.from({ length: 12 }, (_, i) => Math.cos(i)),
+          [3, 4],
+        )
+        let complete = 0
+        w.onGradient = () => complete++
+        for (const leaf of [w, x]) leaf.requiresGrad = true
+        const part = (a: Tensor): Tensor => ops.tanh(ops.dropout(ops.dropout(ops.linear(a, w), 0.3), 0.2, 'named'))
+        const whole = (a: Tensor): Tensor => ops.dropout(part(inner ? checkpoint(part, a) : part(a)), 0.5)
+        const y = ops.linear(outer ? checkpoint(whole, x) : whole(x), w)
+        const after = ops.dropout(y, 0.5)
+        // Other micro-batches may run before this one's backward.
+        beginDraws({ seed: 2, step: 2, firstSample: 7, forward: 1 })
+        for (const site of [undefined, 'named']) ops.dropout(x, 0.5, site)
+        backwardFrom(ops.sum(ops.square(after)))
+        t.equal(complete, 1, 'the gradient of w is complete once')
+        const result = [after, w.grad as Tensor, x.grad as Tensor].map((tensor) => tensor.dataSync() as Float32Array)
+        w.grad?.dispose()
+        x.grad?.dispose()
+        return { y: result[0], dw: result[1], dx: result[2] } as { y: Float32Array; dw: Float32Array; dx: Float32Array }
+      })
+    const plain = run(false, false)
+    for (const [outer, inner] of [
+      [true, false],
+      [false, true],
+      [true, true],
+    ] as const) {
+      const again = run(outer, inner)
+      t.ok(sameBits(again.y, plain.y) && sameBits(again.dx, plain.dx), `${outer} ${inner}`)
+      // The uses of w are added in another order where one of them is deferred.
+      const gap = Math.max(...again.dw.map((value, i) => Math.abs(value - (plain.dw[i] as number))))
+      t.ok(gap < 1e-5, `${gap}`)
+    }
+    t.equal(alive(), before, 'nothing is left')
+  },
+)

@@ -82,6 +82,27 @@ t.test(
   },
 )
 
+t.test("draws of a user's layers, named or not, shared or not, are those of one process", async (t) => {
+  const space = new Workspace(t)
+  const run = async (ranks: number, mesh: object, more: object = {}): Promise<number[]> => {
+    const outcome = await space.launch('draws.mjs', [JSON.stringify(mesh), JSON.stringify(more)], ranks)
+    t.equal(outcome.status, 0, outcome.stderr)
+    return JSON.parse(outcome.stdout || '[]') as number[]
+  }
+  const one = await run(1, {})
+  t.equal(one.length, 4)
+  for (const [schedule, ranks, pipeline] of [
+    ['1f1b', 2, 2],
+    ['1f1b', 4, 2],
+    ['interleaved', 2, 2],
+    ['zb-v', 2, 2],
+    ['gpipe', 4, 4],
+  ] as const) {
+    const name = `${schedule}, ${pipeline} stages on ${ranks} ranks`
+    closeCurves(t, await run(ranks, { pipeline }, { pipeline: { schedule } }), one, name)
+  }
+})
+
 t.test('fewer micro-batches than stages work; checkpoints go from one cut to another', async (t) => {
   const space = new Workspace(t)
   const config = (more: Record<string, unknown>) =>

@@ -1,9 +1,15 @@
 // Agreement between ranks that take unequally long, or fail. The ranks are in one process, the rendezvous is a map.
 
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { ZeroshardError } from '../../lib/binding/errors.js'
 import { Agreement, alone, type Ranks } from '../../lib/checkpoint/agreement.js'
+import { Saver } from '../../lib/checkpoint/saver.js'
+import type { ScalesCopy } from '../../lib/checkpoint/scales.js'
+import { ProcessGroup } from '../../lib/parallel/group.js'
+import type { Zero } from '../../lib/parallel/zero/zero.js'
 
 /** Ranks that meet by key; `rounds` counts complete exchanges. */
 function meeting(worldSize: number): { ranks: Ranks[]; rounds: () => number } {
@@ -80,4 +86,41 @@ t.test('alone: system errors become coded ones', async (t) => {
   await t.rejects(failing(new TypeError('no')), { code: 'INTERNAL' })
   await t.rejects(failing(new ZeroshardError('CHECKPOINT', 'torn')), { code: 'CHECKPOINT', message: 'torn' })
   t.strictSame(await new Agreement(alone, 'test').all('step', async () => 7), [7])
+})
+
+t.test('a save for whose copies one rank has no memory fails on all ranks, and none keeps copies', async (t) => {
+  for (const [failing, background] of [
+    ['snapshot', true],
+    ['scales', true],
+    ['scales', false],
+  ] as const) {
+    const { ranks } = meeting(3)
+    const folder = join(t.testdir(), failing)
+    let [made, disposed] = [0, 0]
+    const full = (): never => {
+      throw new ZeroshardError('OUT_OF_MEMORY', 'no memory for it')
+    }
+    const outcomes = await Promise.allSettled(
+      ranks.map((one) => {
+        const fails = (what: string): boolean => one.rank === 1 && failing === what
+        const scales = (): ScalesCopy | undefined => {
+          if (fails('scales')) return full()
+          made++
+          return { dispose: () => disposed++ } as unknown as ScalesCopy
+        }
+        const zero = { options: { group: { rank: one.rank } }, units: [] } as unknown as Zero
+        if (fails('snapshot')) Object.defineProperty(zero, 'units', { get: full })
+        const head = { state: { step: 1 } } as Parameters<Saver['save']>[0]['head']
+        const saver = new Saver(ProcessGroup.single(), one)
+        return saver.save({ folder, zero, head, retain: 0, scales }, background)
+      }),
+    )
+    for (const outcome of outcomes) {
+      const { code, message } = (outcome as PromiseRejectedResult).reason as ZeroshardError
+      t.strictSame([code, message], ['OUT_OF_MEMORY', 'rank 1: no memory for it'], `${failing} ${background}`)
+    }
+    t.equal(disposed, made)
+    t.equal(made, failing === 'scales' ? 2 : 3)
+    t.notOk(existsSync(folder), 'nothing was written')
+  }
 })

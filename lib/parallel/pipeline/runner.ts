@@ -116,7 +116,7 @@ export class PipelineRunner {
     const x = take(this.#received, key(at))
     const activation: Partial<Activation> = x ? { inputForm: { shape: x.shape, dtype: x.dtype } } : {}
     if (request.training && x) this.#recordInput(x, activation)
-    const run = (): Tensor => unscoped(() => tidy(() => runLayers(chunk.layers, x, inputs)))
+    const run = (): Tensor => unscoped(() => tidy(() => runLayers(chunk.layers, x, inputs, chunk.drawing)))
     const output = request.training ? run() : noGrad(run)
     x?.dispose() // backward's part of it is held by the tape
     if (chunk.last) request.onLoss(output)

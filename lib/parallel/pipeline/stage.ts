@@ -2,15 +2,19 @@
 // get no memory here; tied ones, which several stages have, are replicas whose gradients are summed.
 
 import { ZeroshardError } from '../../binding/errors.js'
+import { drawingLayers } from '../../nn/drawing.js'
 import { type Layer, LayeredModel } from '../../nn/layered.js'
 import type { Module } from '../../nn/module.js'
 import type { Parameter } from '../../nn/parameter.js'
+import type { DrawingLayer } from '../../ops/random.js'
 import type { Mesh } from '../mesh.js'
 import { type Placement, virtualStageOf } from './placement.js'
 import { chunkRanges, type SplitMethod, splitLayers } from './split.js'
 
 export interface Chunk {
   layers: readonly Layer[]
+  /** What they draw as, in the whole model. */
+  drawing: readonly DrawingLayer[]
   /** Reads the inputs. */
   first: boolean
   /** Gives the loss. */
@@ -42,6 +46,7 @@ export function cutModel(
   const placement: Placement = { stages: mesh.sizes.pp, numChunks, layout }
   model.namedParameters() // gives names and paths
   const layers = model.layers()
+  const drawing = drawingLayers(layers)
   const used = layers.map(({ modules }) => new Set(modules.flatMap((module) => [...module.parametersBelow()])))
   const infos = layers.map(({ type, time }, index) => {
     const numParameters = [...(used[index] as Set<Parameter>)].reduce((sum, { count }) => sum + count, 0)
@@ -60,6 +65,7 @@ export function cutModel(
     const virtual = virtualStageOf(placement, chunk, mesh.place.pp)
     return {
       layers: layers.slice(from, to),
+      drawing: drawing.slice(from, to),
       first: virtual === 0,
       last: virtual === last,
       parameters: new Set(used.slice(from, to).flatMap((set) => [...set])),

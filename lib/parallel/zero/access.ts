@@ -7,6 +7,8 @@ import { joinParts, slicedOf } from '../../nn/parts.js'
 import { runsOf } from '../../nn/slice.js'
 import { tidy, unscoped } from '../../tensor/scope.js'
 import { countOf, empty, runOp, type Tensor, tensor } from '../../tensor/tensor.js'
+import type { ProcessGroup } from '../group.js'
+import { changesIn, writeChanges } from './changes.js'
 import { type Flat, MemoryFlat } from './flat.js'
 import { piecesIn, type Slot } from './layout.js'
 import type { Unit } from './unit.js'
@@ -136,13 +138,19 @@ const f32 = (x: Tensor): Tensor => {
   return wide
 }
 
-/** A parameter's f32 values from the shards of its unit's buffer. */
-function wholeOf(unit: Unit, buffer: Flat, slot: Slot): Tensor {
-  const { layout, options } = unit
+/** A parameter's f32 values from the shards of its unit's buffer: each rank gives what it has of them. */
+function wholeOf({ layout, options: { group } }: Unit, buffer: Flat, slot: Slot): Tensor {
   if (buffer.count === layout.size) return f32(buffer.read(slot.offset, slot.count))
-  const full = empty([layout.size], { dtype: buffer.dtype, category: 'buffers' })
-  options.group.allGather(full, buffer.read(0, buffer.count), { tag: layout.index })
-  return f32(full.view([slot.count], slot.offset))
+  const whole = empty([slot.count], { dtype: buffer.dtype, category: 'buffers' })
+  for (let rank = 0; rank < group.size; rank++) {
+    const first = rank * layout.shardSize
+    const piece = piecesIn(layout, first, first + layout.shardSize).find((each) => each.slot === slot)
+    if (!piece) continue
+    const part = whole.view([piece.count], piece.start)
+    if (rank === group.rank) runOp('cast', [part], [buffer.read(piece.offset - first, piece.count)])
+    group.broadcast(part, rank)
+  }
+  return f32(whole)
 }
 
 export interface GatheredOptions {
@@ -150,9 +158,17 @@ export interface GatheredOptions {
   modifierRank?: number
 }
 
+/** A unit that exists whole while `fn` runs. */
+interface Loan {
+  unit: Unit
+  before: Tensor
+}
+
 /**
  * Runs `fn` while the whole parameters exist on this rank; collective over the data-parallel ranks. With
- * `modifierRank` that rank's changes are everyone's afterwards; without it a change is an error on every rank.
+ * `modifierRank` that rank's changes of them are everyone's afterwards, and what it left alone keeps all bits of its
+ * masters. Without it a change is an error on every rank, as are a change of other parameters and a failure of `fn`:
+ * the values are then what they were.
  */
 export async function gathered<T>(
   zero: Zero,
@@ -161,23 +177,111 @@ export async function gathered<T>(
   { modifierRank }: GatheredOptions = {},
 ): Promise<T> {
   const { group } = zero.options
+  if (modifierRank !== undefined && !(Number.isInteger(modifierRank) && modifierRank >= 0 && modifierRank < group.size))
+    throw new ZeroshardError(
+      'ARGUMENT',
+      `[gathered] modifierRank ${modifierRank} is not one of ${group.size} data-parallel ranks; give 0 to ${group.size - 1}`,
+    )
   const units = zero.units.filter((unit) => unit.layout.slots.some(({ parameter }) => parameters.includes(parameter)))
   zero.fetcher?.begin('gathered')
   for (const unit of units) if (!unit.parameters) zero.fetcher?.use(unit)
-  const before = units.map((unit) => unscoped(() => copyOf(unit.full as Tensor)))
+  const loans = units.map((unit) => ({ unit, before: unscoped(() => copyOf(unit.full as Tensor)) }))
   try {
-    const result = await fn()
-    if (modifierRank === undefined) await refuseChanges(zero, units, before)
-    else {
-      for (const unit of units) {
-        group.broadcast(unit.full as Tensor, modifierRank)
-        unscoped(() => unit.adopt())
-      }
-    }
-    return result
+    const outcome = await outcomeOf(fn)
+    const changed = await agreeOnChanges(group, loans, outcome)
+    const wanted = modifierRank === undefined ? [] : parameters
+    const refused = changed.filter(({ slot }) => !wanted.includes(slot.parameter))
+    if (refused.length) throw refusal(refused, parameters)
+    for (const { loan, slot } of changed) await adopt(group, loan, slot, modifierRank as number)
+    return outcome.result as T
+  } catch (error) {
+    for (const { unit, before } of loans) unscoped(() => unit.putBack(before))
+    throw error
   } finally {
-    for (const copy of before) copy.dispose()
+    for (const { before } of loans) before.dispose()
     zero.fetcher?.end()
+  }
+}
+
+interface Outcome<T> {
+  result?: T
+  error?: unknown
+}
+
+async function outcomeOf<T>(fn: () => T | Promise<T>): Promise<Outcome<T>> {
+  try {
+    return { result: await fn() }
+  } catch (error) {
+    return { error: error ?? new ZeroshardError('ARGUMENT', '[gathered] the callback threw nothing') }
+  }
+}
+
+interface Change {
+  loan: Loan
+  slot: Slot
+}
+
+/** What any rank has changed. @throws on every rank where `fn` failed on any: there its own error. */
+async function agreeOnChanges(group: ProcessGroup, loans: readonly Loan[], { error }: Outcome<unknown>) {
+  const all = loans.flatMap((loan): Change[] => loan.unit.layout.slots.map((slot) => ({ loan, slot })))
+  const told = new Float32Array(all.length + 1)
+  let failure = error
+  try {
+    if (failure === undefined)
+      for (const [at, { loan, slot }] of all.entries())
+        told[at] = (await changesIn(fullOf(loan.unit), loan.before, slot.offset, slot.count)).length
+  } catch (thrown) {
+    failure = thrown
+  }
+  if (failure !== undefined) told[all.length] = 1
+  const flags = unscoped(() => tensor(told, [told.length], { category: 'buffers' }))
+  try {
+    group.allReduce(flags)
+    const sums = (await flags.data()) as Float32Array
+    if (failure === undefined && sums[all.length])
+      failure = new ZeroshardError('ARGUMENT', '[gathered] failed on another rank; the values are what they were')
+    if (failure === undefined) return all.filter((_, at) => sums[at])
+  } catch (thrown) {
+    failure ??= thrown
+  } finally {
+    flags.dispose()
+  }
+  throw failure
+}
+
+function refusal(refused: readonly Change[], parameters: readonly Parameter[]): ZeroshardError {
+  const names = (given: boolean): string =>
+    refused
+      .flatMap(({ slot: { parameter } }) => (parameters.includes(parameter) === given ? [parameter.name] : []))
+      .join(', ')
+  return new ZeroshardError(
+    'ARGUMENT',
+    names(false)
+      ? `[gathered] ${names(false)} changed, but only ${parameters.map(({ name }) => name).join(', ')} may; gather what you change`
+      : `[gathered] ${names(true)} changed, but no modifierRank says whose values count; pass { modifierRank }`,
+  )
+}
+
+function fullOf({ full, layout }: Unit): Tensor {
+  if (full) return full
+  throw new ZeroshardError(
+    'ARGUMENT',
+    `[gathered] ${layout.name} was released by a forward in it; call the model outside`,
+  )
+}
+
+/** The values of `modifierRank`, everywhere; of this rank's master the elements that they change. */
+async function adopt(group: ProcessGroup, { unit, before }: Loan, slot: Slot, modifierRank: number): Promise<void> {
+  const full = fullOf(unit)
+  const whole = unscoped(() => full.view([slot.count], slot.offset))
+  group.broadcast(whole, modifierRank)
+  whole.dispose()
+  slot.parameter.version++
+  for (const { offset, count } of piecesOf(unit, slot)) {
+    const changes = await changesIn(full, before, offset, count)
+    if (unit.master !== unit.ownParameters) await writeChanges(unit.master, changes, unit.start)
+    if (!unit.parameters)
+      unscoped(() => tidy(() => unit.ownParameters.write(offset - unit.start, full.view([count], offset))))
   }
 }
 
@@ -185,30 +289,4 @@ function copyOf(x: Tensor): Tensor {
   const copy = empty(x.shape, { dtype: x.dtype, category: 'buffers' })
   runOp('cast', [copy], [x])
   return copy
-}
-
-/** @throws ARGUMENT on every rank where any rank has changed a parameter. */
-async function refuseChanges(zero: Zero, units: readonly Unit[], before: readonly Tensor[]): Promise<void> {
-  const { group } = zero.options
-  const changes = unscoped(() =>
-    tidy(() => {
-      const largest = empty([Math.max(units.length, 1)], { zero: true, shared: true })
-      units.forEach((unit, index) => {
-        const difference = empty([unit.layout.size], { dtype: unit.options.dtype, category: 'buffers' })
-        runOp('binary', [difference], [unit.full, before[index]], [1])
-        runOp('absmax', [largest.view([1], index)], [difference])
-        difference.dispose()
-      })
-      return group.allReduce(largest)
-    }),
-  )
-  const values = (await changes.data()) as Float32Array
-  changes.dispose()
-  const changed = units.filter((_, index) => values[index] !== 0).map((unit) => unit.layout.name)
-  if (changed.length) {
-    throw new ZeroshardError(
-      'ARGUMENT',
-      `[gathered] parameters of ${changed.join(', ')} were changed, but no modifierRank says whose values count; pass { modifierRank }`,
-    )
-  }
 }

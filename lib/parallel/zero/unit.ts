@@ -230,13 +230,11 @@ export class Unit {
     for (const { parameter } of this.layout.slots) parameter.version++
   }
 
-  /** After the full parameters changed: this rank's part of them, and its master. */
-  adopt(): void {
+  /** The full parameters as they were, where they exist always. */
+  putBack(before: Tensor): void {
+    if (!this.parameters) return
     this.#changed()
-    const own = (this.full as Tensor).view([this.end - this.start], this.start)
-    if (!this.parameters) this.ownParameters.write(0, own)
-    if (this.master !== this.ownParameters) this.master.write(0, own)
-    own.dispose()
+    runOp('cast', [this.parameters], [before])
   }
 
   /** All of the unit's parameters, where they exist now. */

@@ -3,6 +3,7 @@
 
 import { joinWorld, leaveWorld } from '../../../dist/engine/initialize.js'
 import { backwardFrom, ops, tensor, tidy } from '../../../dist/index.js'
+import { beginDraws } from '../../../dist/ops/random.js'
 import { takeTokens } from '../../../dist/parallel/context/layout.js'
 import { ringAttention, ringPackedAttention } from '../../../dist/parallel/context/ring.js'
 import { ulyssesAttention, ulyssesPackedAttention } from '../../../dist/parallel/context/ulysses.js'
@@ -29,6 +30,7 @@ async function read(x) {
 
 /** Values and gradients of one attention over inputs (B, T, …). */
 async function run(attend, inputs, weights) {
+  beginDraws({ seed: 0, step: 0, firstSample: 0, forward: 0 }) // the same draws in each run
   const y = attend(...inputs)
   tidy(() => backwardFrom(ops.sum(ops.mul(y.dtype === 'f32' ? y : ops.cast(y, 'f32'), weights))))
   const results = [await read(y)]
