@@ -1,5 +1,5 @@
 // `npm run bench -- [--device cpu|cuda] [--dry [--nproc N]] [NAME…]`: runs the benchmarks (all, or those whose file or folder
-// is named), prints tables and writes bench/results. Where there is a GPU it is what is measured (bench/device: ceilings
+// is named; `--models TEXT`: steps of the models whose name has it), prints tables and writes bench/results. Where there is a GPU it is what is measured (bench/device: ceilings
 // first, then kernels, collectives, steps, memory, each as a share of them); on the CPU the other folders. `--dry`: the cases
 // of bench/device, small, on N CPU ranks, for what has no GPU to be tried on; nothing of it is kept but in `--out FOLDER`.
 // PyTorch is measured beside ours where `python3` (or ZEROSHARD_BENCH_PYTHON) has it; llm.c by `--llmc FOLDER`, DeepSpeed by
@@ -50,6 +50,7 @@ const flags = {
   nproc: { type: 'string' },
   every: { type: 'string', default: '1' },
   layouts: { type: 'string', default: 'simple' },
+  models: { type: 'string', default: '' },
   llmc: { type: 'string' },
   deepspeed: { type: 'string' },
   out: { type: 'string' },
@@ -100,6 +101,7 @@ function read(args: string[], { devices, reason }: Devices) {
     ranks: whole('nproc', values.nproc ?? String(dry ? 8 : Math.max(1, devices.length)), most),
     every: whole('every', values.every, 1e6),
     allLayouts: values.layouts === 'all',
+    models: values.models,
     ...(llmc && { llmc }),
     ...(deepspeed && { deepspeed }),
   }

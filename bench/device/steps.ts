@@ -215,6 +215,7 @@ export default {
     const bytes = dry ? 1e9 : (binding().native.devices().devices[0]?.totalBytes ?? 0)
     const rows: Row[] = []
     for (const [index, model] of models(dry).entries()) {
+      if (!model.name.includes(options.models)) continue
       const single = index === 0 && !dry ? batches(model, bytes) : casesOf(model, 1, bytes, options)
       const many = ranks > 1 ? spread(casesOf(model, ranks, bytes, options), every, 5 * index) : []
       for (const [count, cases] of [

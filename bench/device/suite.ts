@@ -14,6 +14,8 @@ export interface SuiteOptions {
   every: number
   /** All factorisations of the ranks, not only those with one or two axes. */
   allLayouts: boolean
+  /** What the names of the models have that are to be measured. */
+  models: string
   /** A folder with a built llm.c; a Python that has DeepSpeed. */
   llmc?: string
   deepspeed?: string

@@ -27,7 +27,7 @@ class StagedCall {
       : call_(call), count_(call.count), element_(call.count > 0 ? bytes / static_cast<size_t>(call.count) : 0) {
     bool gathers = call.kind == Collective::all_gather || call.kind == Collective::all_to_all;
     bool scatters = call.kind == Collective::reduce_scatter || call.kind == Collective::all_to_all;
-    in_place_ = call.input == call.output;
+    in_place_ = call.input == call.output && !scatters;  // the first rank scatters from where its part comes to lie
     if (call.output && bytes > 0) output_ = {static_cast<char *>(call.output), place.output, gathers ? size : 1};
     if (call.input && bytes > 0 && !in_place_)
       input_ = {static_cast<char *>(const_cast<void *>(call.input)), place.input, scatters ? size : 1};

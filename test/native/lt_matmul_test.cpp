@@ -117,7 +117,7 @@ int desc_set(LtDesc desc, int attribute, const void *value, size_t bytes) {
 
 int heuristic(LtHandle, LtDesc desc, LtLayout, LtLayout, LtLayout, LtLayout, LtPreference, int wanted,
               LtHeuristic *result, int *found) {
-  CHECK(wanted == 1);
+  CHECK(wanted >= 1);
   num_heuristics++;
   *found = refuse_epilogues && desc->get(LT_DESC_EPILOGUE, 0) != LT_EPILOGUE_NONE ? 0 : 1;
   result->workspace = 1000;

@@ -22,6 +22,7 @@ namespace zs::cuda {
 namespace {
 
 constexpr size_t kMaxWorkspace = size_t{32} << 20;
+constexpr uint32_t kReductions = 1 | 2;   // of partial sums: in f32, not in y's 16 bits
 constexpr int kNotSupported = 15;  // CUBLAS_STATUS_NOT_SUPPORTED
 
 struct Problem {
@@ -110,11 +111,15 @@ struct Descriptors {
   int status = 0;
 };
 
-// What cuBLASLt proposes for a problem, asked once. state: not 0 where it has nothing.
-LtHeuristic best(const CublasLt &lt, const Problem &p, const Descriptors &descriptors) {
+// What cuBLASLt proposes for a problem, asked once, best first; some it then refuses to run. count 0: it has nothing.
+struct Proposals {
+  std::array<LtHeuristic, 8> list;
+  int count = 0;
+};
+Proposals proposed(const CublasLt &lt, const Problem &p, const Descriptors &descriptors) {
   using Key = std::array<int64_t, 20>;
   static std::mutex lock;
-  static std::map<Key, LtHeuristic> known;
+  static std::map<Key, Proposals> known;
   const int64_t align[4] = {alignment(p.b), alignment(p.a), alignment(p.y), alignment(p.aux ? p.aux : p.y)};
   const Key key = {p.batch, p.m, p.n, p.k, p.trans_a, p.trans_b, p.accumulate, p.shared_b, p.epilogue, p.type, p.y_type,
                    p.alpha != nullptr, p.bias ? alignment(p.bias) : 0, align[0], align[1], align[2], align[3],
@@ -122,13 +127,14 @@ LtHeuristic best(const CublasLt &lt, const Problem &p, const Descriptors &descri
   std::lock_guard guard(lock);
   auto found = known.find(key);
   if (found != known.end()) return found->second;
-  LtHeuristic result = {};
+  Proposals result = {};
   LtPreference preference = nullptr;
-  int count = 0, status = lt.preference_create(&preference);
+  int status = lt.preference_create(&preference);
   auto prefer = [&](int attribute, const void *value, size_t bytes) {
     if (!status) status = lt.preference_set(preference, attribute, value, bytes);
   };
   prefer(LT_PREFER_WORKSPACE, &kMaxWorkspace, sizeof kMaxWorkspace);
+  prefer(LT_PREFER_REDUCTIONS, &kReductions, sizeof kReductions);
   const int attributes[] = {LT_PREFER_ALIGN_A, LT_PREFER_ALIGN_B, LT_PREFER_ALIGN_C, LT_PREFER_ALIGN_D};
   for (int i = 0; i < 4; i++) {
     uint32_t bytes = static_cast<uint32_t>(align[std::min(i, 2)]);
@@ -136,10 +142,9 @@ LtHeuristic best(const CublasLt &lt, const Problem &p, const Descriptors &descri
   }
   if (!status)
     status = lt.heuristic(lt.handle, descriptors.desc, descriptors.a, descriptors.b, descriptors.d, descriptors.d,
-                          preference, 1, &result, &count);
+                          preference, static_cast<int>(result.list.size()), result.list.data(), &result.count);
   if (preference) lt.preference_destroy(preference);
-  if (!status && count == 0) status = kNotSupported;
-  if (status) result.state = status;
+  if (status) result.count = 0;
   known.emplace(key, result);
   return result;
 }
@@ -155,20 +160,25 @@ int32_t multiply(zs_call *call, const CublasLt &lt, const Problem &p) {
   Descriptors descriptors(lt);
   descriptors.describe(p);
   if (descriptors.status) return fail(call, ZS_DEVICE_ERROR, "cuBLASLt: %s", lt.status_string(descriptors.status));
-  const LtHeuristic chosen = best(lt, p, descriptors);
-  if (chosen.state != 0) return ZS_UNSUPPORTED;
-  void *workspace = nullptr;
-  if (chosen.workspace > 0) {
-    Context *context = context_of(call);
-    workspace = context->workspace(context, chosen.workspace);
-    if (!workspace) return fail(call, ZS_NO_MEMORY, "no work space of %zu bytes", chosen.workspace);
-  }
+  const Proposals proposals = proposed(lt, p, descriptors);
   const float host[2] = {0, 1};
   const void *alpha = p.alpha ? p.alpha : host + 1;
   const float *betas = p.alpha ? lt.constants : host;
-  int status = lt.matmul(lt.handle, descriptors.desc, alpha, p.b, descriptors.a, p.a, descriptors.b,
-                         betas + (p.accumulate ? 1 : 0), p.y, descriptors.d, p.y, descriptors.d, &chosen.algo,
-                         workspace, chosen.workspace, call->stream);
+  int status = kNotSupported;
+  for (int i = 0; i < proposals.count && status == kNotSupported; i++) {
+    const LtHeuristic &chosen = proposals.list[static_cast<size_t>(i)];
+    if (chosen.state != 0) continue;
+    void *workspace = nullptr;
+    if (chosen.workspace > 0) {
+      Context *context = context_of(call);
+      workspace = context->workspace(context, chosen.workspace);
+      if (!workspace) return fail(call, ZS_NO_MEMORY, "no work space of %zu bytes", chosen.workspace);
+    }
+    status = lt.matmul(lt.handle, descriptors.desc, alpha, p.b, descriptors.a, p.a, descriptors.b,
+                       betas + (p.accumulate ? 1 : 0), p.y, descriptors.d, p.y, descriptors.d, &chosen.algo,
+                       workspace, chosen.workspace, call->stream);
+  }
+  if (status == kNotSupported) return ZS_UNSUPPORTED;
   if (status != 0) return fail(call, ZS_DEVICE_ERROR, "cuBLASLt: %s", lt.status_string(status));
   return ZS_OK;
 }
@@ -236,8 +246,9 @@ int32_t in_steps(zs_call *call, const CublasLt &lt, const Problem &given, int ep
   return follow(call, unary_backward, "unary_backward", {y, y, pre, kAbsent}, kind);
 }
 
-// The epilogue in cuBLASLt's words; false: it has none that does this.
+// The epilogue in cuBLASLt's words; false: it has none that does this. Its GELU has an error of 1e-4, too much for f32.
 bool fused(const Problem &p, int epilogue, int *result) {
+  if (p.y_type == ZS_F32 && epilogue != EPILOGUE_NONE) return false;
   const int bias = p.bias ? LT_EPILOGUE_BIAS : 0;
   switch (epilogue) {
     case EPILOGUE_NONE: *result = bias ? bias : LT_EPILOGUE_NONE; return true;
