@@ -163,22 +163,22 @@ for (const recipe of ['current', 'delayed'] as const)
       })
 
 t.test('delayed scales follow from what recorded passes saw; others leave no trace', async (t) => {
-  const { layer, fp8 } = eightBits(new Linear(16, 16, { bias: false }), { margin: 1 })
+  const { layer, fp8 } = eightBits(new Linear(32, 32, { bias: false }), { margin: 1 })
   const step = (scale: number): void =>
     tidy(() => {
-      const x = bf16(wave(64, 1, scale), [4, 16])
+      const x = bf16(wave(128, 1, scale), [4, 32])
       x.requiresGrad = true
       backwardFrom(ops.cast(ops.sum(layer.forward(x)), 'f32'))
       x.grad?.dispose()
     })
-  const largest = (scale: number): number => Math.max(...[...wave(64, 1, scale)].map(Math.abs))
+  const largest = (scale: number): number => Math.max(...[...wave(128, 1, scale)].map(Math.abs))
   const input = async (): Promise<number> => ((await fp8.scales.scale.data()) as Float32Array)[0] as number
   const near = (got: number, want: number, what: string): void => {
     t.ok(Math.abs(got / want - 1) < 2 ** -8, `${what}: ${got}, ${want}`)
   }
   step(3)
   step(1)
-  tidy(() => noGrad(() => layer.forward(bf16(wave(64, 1, 1000), [4, 16]))))
+  tidy(() => noGrad(() => layer.forward(bf16(wave(128, 1, 1000), [4, 32]))))
   fp8.update()
   fp8.scales.known = true
   near(await input(), 448 / largest(3) / 2, 'the larger of two micro-batches')

@@ -93,6 +93,7 @@ const options: SuiteOptions = {
   ranks: 1,
   every: 1,
   allLayouts: false,
+  models: '',
   ceilings: { copy: 1e10, bf16: 1e12, f32: 1e12, name: '', link: 0 },
 }
 

@@ -253,6 +253,8 @@ int32_t attention_cudnn(zs_call *call, bool backward, bool *done) {
   char error[ZS_ERROR_BYTES] = "";
   const Cudnn *api = cudnn(error);
   if (!api) return without(error);
+  if (api->version < kCudnnAnyKeys && integer(call, ATTENTION_TK) % 128 != 0)
+    return without("cuDNN before 9.16 takes numbers of keys that divide by 128");
   Plans &all = plans();
   std::lock_guard guard(all.lock);
   const Part &part = part_of(*api, all, shape_of(call, backward));

@@ -27,8 +27,8 @@ Bound<Cudnn> make() {
   bind(Library::cudnn, d.set, "cudnnBackendSetAttribute", missing);
   bind(Library::cudnn, d.get, "cudnnBackendGetAttribute", missing);
   bind(Library::cudnn, d.execute, "cudnnBackendExecute", missing);
-  if (!missing.empty()) made.reason = named + " has no " + missing + "; 9.18 or newer is needed";
-  else if (version() < static_cast<size_t>(kCudnnLeast)) made.reason = named + " is too old: 9.18 or newer is needed";
+  if (!missing.empty()) made.reason = named + " has no " + missing + "; 9.14 or newer is needed";
+  else if ((d.version = version()) < kCudnnLeast) made.reason = named + " is too old: 9.14 or newer is needed";
   return made;
 }
 

@@ -6,9 +6,8 @@
 
 namespace zs::cuda {
 
-// Older ones: 9.10 computes wrong gradients, up to 9.15 wants a padding mask where the keys are no multiple of 128, and
-// before 9.18 has no deterministic backward on Blackwell.
-inline constexpr int kCudnnLeast = 91800;
+// Older ones: 9.10 computes wrong gradients. Up to 9.15 a padding mask is wanted where the keys are no multiple of 128.
+inline constexpr size_t kCudnnLeast = 91400, kCudnnAnyKeys = 91600;
 
 enum { DNN_FLOAT = 0, DNN_HALF = 2, DNN_INT32 = 4, DNN_BFLOAT16 = 9, DNN_BOOLEAN = 11 };
 // Descriptors.
@@ -59,6 +58,7 @@ struct Cudnn {
   int (*set)(DnnDescriptor descriptor, int attribute, int type, int64_t count, const void *values);
   int (*get)(DnnDescriptor descriptor, int attribute, int type, int64_t room, int64_t *count, void *values);
   int (*execute)(DnnHandle handle, DnnDescriptor plan, DnnDescriptor pack);
+  size_t version = kCudnnAnyKeys;
 };
 
 // Opens the library, once; makes no handle, so that no device is needed. nullptr: `error` (of ZS_ERROR_BYTES) says why.
