@@ -234,7 +234,7 @@ export default {
         [ranks, many],
       ] as const) {
         const results = await measureCases(model, cases, count, dry)
-        if (count === 1 && index === 0 && !dry) {
+        if (cases === single && index === 0 && !dry) {
           const asGraph = { ...(cases[fastest(results)] as StepCase), graphs: true }
           cases.push(asGraph)
           results.push(...(await measureCases(model, [asGraph], 1, dry)))
