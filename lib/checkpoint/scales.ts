@@ -77,6 +77,7 @@ export async function loadScales(folder: string, manifest: Manifest, fp8: Fp8): 
   }
   scale.write(values.scale)
   inverse.write(values.scale.map((value) => 1 / value))
+  fp8.scales.spread()
   history.write(values.history)
   runOp('fill', [amax], [], [0])
   fp8.reloaded(found > 0)

@@ -3,7 +3,6 @@
 
 import type { BackwardContext } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
-import { binding } from '../binding/native.js'
 import { empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { weightGradient } from './weight-gradient.js'
 
@@ -13,9 +12,6 @@ export const largestOf: Record<Float8, number> = { f8e4m3: 448, f8e5m2: 57344 }
 
 /** A product's sizes, but for its rows, divide by it. */
 export const FP8_MULTIPLE = 16
-
-/** cuBLASLt has no product of fewer rows in 8 bits (seen of 4 on an H100). */
-export const fitsFloat8 = (rows: number): boolean => rows >= FP8_MULTIPLE || binding().native.device() !== 'cuda'
 
 /** Which copies are asked for: a product reads rows, so what reads columns needs the transpose. */
 export interface Wanted {

@@ -4,7 +4,7 @@ import { type BackwardContext, record, willRecord } from '../autograd/tape.js'
 import { ZeroshardError } from '../binding/errors.js'
 import { countOf, empty, runOp, type Tensor } from '../tensor/tensor.js'
 import { checkFloat, checkShape, lastDim } from './check.js'
-import { fitsFloat8, QuantizedLinear, type Quantizer } from './float8.js'
+import { QuantizedLinear, type Quantizer } from './float8.js'
 import { weightGradient } from './weight-gradient.js'
 
 export { weightGradient } from './weight-gradient.js'
@@ -105,7 +105,7 @@ export interface LinearOptions {
   inFirst?: boolean
   /** Applied to the sum in the same pass. */
   activation?: 'gelu' | 'geluTanh' | undefined
-  /** The product in 8 bits: how its operands get there. x bf16 or f16; on a GPU at least 16 rows, fewer stay as they are. */
+  /** The product in 8 bits: how its operands get there. x bf16 or f16. */
   quantizer?: Quantizer | undefined
   /**
    * The output, and what computes it (and the sum before the activation), perhaps with `multiply`; default: fresh
@@ -138,10 +138,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor, options: Linear
   const m = k === 0 ? countOf(x.shape.slice(0, -1)) : x.count / k
   const { activation, output, quantizer } = options
   const inFirst = options.inFirst === true
-  const quantized =
-    quantizer && fitsFloat8(m)
-      ? new QuantizedLinear(x, weight, inFirst, quantizer, willRecord([x, weight, bias]))
-      : undefined
+  const quantized = quantizer && new QuantizedLinear(x, weight, inFirst, quantizer, willRecord([x, weight, bias]))
   const y = output?.y ?? empty([...x.shape.slice(0, -1), n], { dtype: x.dtype })
   const pre = activation ? empty(y.shape, { dtype: x.dtype }) : undefined
   const multiply: Multiply = (into, row = 0, rows = m) => {

@@ -163,22 +163,22 @@ for (const recipe of ['current', 'delayed'] as const)
       })
 
 t.test('delayed scales follow from what recorded passes saw; others leave no trace', async (t) => {
-  const { layer, fp8 } = eightBits(new Linear(32, 32, { bias: false }), { margin: 1 })
+  const { layer, fp8 } = eightBits(new Linear(16, 16, { bias: false }), { margin: 1 })
   const step = (scale: number): void =>
     tidy(() => {
-      const x = bf16(wave(512, 1, scale), [16, 32])
+      const x = bf16(wave(64, 1, scale), [4, 16])
       x.requiresGrad = true
       backwardFrom(ops.cast(ops.sum(layer.forward(x)), 'f32'))
       x.grad?.dispose()
     })
-  const largest = (scale: number): number => Math.max(...[...wave(512, 1, scale)].map(Math.abs))
+  const largest = (scale: number): number => Math.max(...[...wave(64, 1, scale)].map(Math.abs))
   const input = async (): Promise<number> => ((await fp8.scales.scale.data()) as Float32Array)[0] as number
   const near = (got: number, want: number, what: string): void => {
     t.ok(Math.abs(got / want - 1) < 2 ** -8, `${what}: ${got}, ${want}`)
   }
   step(3)
   step(1)
-  tidy(() => noGrad(() => layer.forward(bf16(wave(512, 1, 1000), [16, 32]))))
+  tidy(() => noGrad(() => layer.forward(bf16(wave(64, 1, 1000), [4, 16]))))
   fp8.update()
   fp8.scales.known = true
   near(await input(), 448 / largest(3) / 2, 'the larger of two micro-batches')
@@ -199,7 +199,7 @@ t.test('delayed scales follow from what recorded passes saw; others leave no tra
 
 t.test('a weight is brought into 8 bits once for each version of it', async (t) => {
   const { layer, fp8 } = eightBits(new Linear(16, 16, { bias: false }))
-  const x = bf16(wave(256, 1), [16, 16])
+  const x = bf16(wave(64, 1), [4, 16])
   const run = (): string => tidy(() => String(noGrad(() => ops.cast(layer.forward(x), 'f32')).dataSync()))
   const first = run()
   layer.weight.tensor.write(new Uint16Array(256))
@@ -215,7 +215,7 @@ t.test('recomputation gives the same gradients, and an infinite gradient stays i
   const gradients: string[] = []
   for (const again of [false, true]) {
     const { layer, fp8 } = eightBits(new Linear(32, 32, { activation: 'gelu' }))
-    const x = bf16(wave(512, 2), [16, 32])
+    const x = bf16(wave(128, 2), [4, 32])
     x.requiresGrad = true
     const block = (x: Tensor): Tensor => layer.forward(x)
     tidy(() => backwardFrom(ops.cast(ops.sum(again ? checkpoint(block, x) : block(x)), 'f32')))

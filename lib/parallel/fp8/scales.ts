@@ -28,6 +28,9 @@ export interface Slot {
   dtype: Float8
 }
 
+/** Floats. */
+const APART = 4
+
 /** One slot's places in the flat tensors. */
 interface Views {
   scale: Tensor
@@ -40,6 +43,8 @@ export class Scales {
   known = false
   readonly scale: Tensor
   readonly inverse: Tensor
+  /** Each of `inverse` 16 bytes apart: cuBLASLt refuses a scale at another address. */
+  readonly #apart: Tensor
   /** Largest values of the running step. */
   readonly amax: Tensor
   /** (slots, amax_history_len), newest first; delayed alone. */
@@ -65,10 +70,12 @@ export class Scales {
     this.amax = unscoped(() => make([n], true))
     this.#unused = unscoped(() => make([1]))
     this.history = this.delayed ? unscoped(() => make([n, recipe.amax_history_len])) : undefined
+    this.#apart = unscoped(() => make([n, APART]))
+    this.spread()
     this.#views = unscoped(() =>
       slots.map((_, slot) => ({
         scale: this.scale.view([1], slot),
-        inverse: this.inverse.view([1], slot),
+        inverse: this.#apart.view([1], slot * APART),
         amax: this.amax.view([1], slot),
       })),
     )
@@ -76,6 +83,12 @@ export class Scales {
 
   get delayed(): boolean {
     return this.recipe.recipe === 'delayed'
+  }
+
+  /** After `inverse` was written. */
+  spread(): void {
+    const { length } = this.slots
+    if (length > 0) runOp('copy_2d', [this.#apart], [this.inverse], [length, 1, 0, APART, 0, 1])
   }
 
   /** Whether `inverse` is a slot's own, which stays when a tensor's codes go. */
@@ -120,12 +133,13 @@ export class Scales {
       const ofLargest = recipe.amax_compute_algo === 'max' ? 1 : 0
       const scalars = [n, recipe.amax_history_len, ofLargest, recipe.margin]
       runOp('fp8_scale', [this.scale, this.inverse, this.amax, history], [this.#largest], scalars)
+      this.spread()
     })
   }
 
   dispose(): void {
     for (const views of this.#views) for (const view of Object.values(views)) view.dispose()
-    for (const tensor of [this.scale, this.inverse, this.#largest, this.amax, this.#unused, this.history])
+    for (const tensor of [this.scale, this.inverse, this.#apart, this.#largest, this.amax, this.#unused, this.history])
       tensor?.dispose()
   }
 }

@@ -311,6 +311,8 @@ int32_t fp8_matmul(zs_call *call) {
   p.type = t[FP8_MATMUL_A].dtype, p.b_type = t[FP8_MATMUL_B].dtype, p.y_type = p.bias_type = t[FP8_MATMUL_Y].dtype;
   p.a = t[FP8_MATMUL_A].data, p.b = t[FP8_MATMUL_B].data, p.y = t[FP8_MATMUL_Y].data, p.bias = t[FP8_MATMUL_BIAS].data;
   p.a_scale = t[FP8_MATMUL_A_INVERSE].data, p.b_scale = t[FP8_MATMUL_B_INVERSE].data;
+  if (alignment(p.a_scale) < 16 || alignment(p.b_scale) < 16)
+    return fail(call, ZS_BAD_ARGUMENT, "fp8_matmul: a scale must lie at a multiple of 16 bytes");
   if (p.k > 0 && fused(p, EPILOGUE_NONE, &p.epilogue)) {
     int32_t status = multiply(call, *lt, p);
     if (status != ZS_UNSUPPORTED || call->error[0]) return status;
