@@ -165,6 +165,13 @@ void staged_collectives_go_in_pieces(zs::test::Rank &rank) {
     got = read(runtime, part, n);
     for (int64_t i = 0; i < n; i += 13)
       CHECK(got[static_cast<size_t>(i)] == ranks * (me + 1) * static_cast<uint64_t>(i));
+    // In place, as ZeRO's stage 1 has it: the sum comes to lie in this rank's part of the input, for the first at its start.
+    const int64_t own = view(runtime, whole, me * n, n);
+    collective(runtime, Collective::reduce_scatter, 1, own, whole, static_cast<double>(n));
+    got = read(runtime, own, n);
+    for (int64_t i = 0; i < n; i += 13)
+      CHECK(got[static_cast<size_t>(i)] == ranks * (me + 1) * static_cast<uint64_t>(i));
+    release(runtime, own);
     collective(runtime, Collective::broadcast, 1, part, 0, 1);
     CHECK(read(runtime, part, n)[static_cast<size_t>(n - 1)] == ranks * 2 * static_cast<uint64_t>(n - 1));
     for (int64_t handle : {part, whole, other}) release(runtime, handle);

@@ -314,9 +314,9 @@ int32_t run_eight(int a_dtype, int b_dtype, int y_dtype, int64_t m, int64_t n, i
   for (std::vector<uint8_t> *codes : {&a, &b})
     for (uint8_t &code : *codes) code = static_cast<uint8_t>(random() % 0x78 | random() % 2 << 7);
   Array y(y_dtype, m * n, random), before = y, bias(y_dtype, n, random);
-  const float inverses[] = {0x1.4p-8f, 0x1.cp-7f};
+  alignas(16) const float inverses[] = {0x1.4p-8f, 0, 0, 0, 0x1.cp-7f};  // 16 bytes apart
   zs_tensor tensors[] = {y.tensor(), {a.data(), m * k, {m * k}, 1, a_dtype}, {b.data(), n * k, {n * k}, 1, b_dtype},
-                         {const_cast<float *>(inverses), 1, {1}, 1, ZS_F32}, {const_cast<float *>(inverses + 1), 1, {1}, 1, ZS_F32},
+                         {const_cast<float *>(inverses), 1, {1}, 1, ZS_F32}, {const_cast<float *>(inverses + 4), 1, {1}, 1, ZS_F32},
                          with_bias ? bias.tensor() : zs_tensor{nullptr, 0, {}, 0, -1}};
   double scalars[] = {double(m), double(n), double(k), double(accumulate), double(fast)};
   Context context = {};
@@ -334,7 +334,7 @@ int32_t run_eight(int a_dtype, int b_dtype, int y_dtype, int64_t m, int64_t n, i
     for (int64_t s = 0; s < n; s++) {
       double sum = 0, magnitude = 1;
       for (int64_t l = 0; l < k; l++) {
-        const double product = get(a.data(), type(a_dtype), r * k + l) * get(b.data(), type(b_dtype), s * k + l) * inverses[0] * inverses[1];
+        const double product = get(a.data(), type(a_dtype), r * k + l) * get(b.data(), type(b_dtype), s * k + l) * inverses[0] * inverses[4];
         sum += product, magnitude += std::fabs(product);
       }
       const double want = sum + (with_bias ? bias.at(s) : 0) + (accumulate ? before.at(r * n + s) : 0);
