@@ -85,8 +85,8 @@ step kernels-own-attention 30 env ZEROSHARD_ATTENTION=own "$runner" attention
 # Each operation against float64, then what is built of them.
 # event-loop.test.ts is not among them: its measure is what the CPU's kernels take.
 step op 110 bash -c "$files" bash $(ls test/op/*.test.ts | grep -v event-loop)
-step op-own-attention 30 env ZEROSHARD_ATTENTION=own "${on_device[@]}" test/op/ops.test.ts
-step op-serial 30 env ZEROSHARD_SERIAL=1 "${on_device[@]}" test/op/ops.test.ts
+step op-own-attention 75 env ZEROSHARD_ATTENTION=own "${on_device[@]}" test/op/ops.test.ts
+step op-serial 75 env ZEROSHARD_SERIAL=1 "${on_device[@]}" test/op/ops.test.ts
 # A small model from the same seed on the device, serially too, and on the CPU: one loss curve.
 step train 45 node scripts/gpu-train.mjs "$runs_on" "$folder/train" "${few[@]}"
 step pressure 15 node --import tsx test/gpu/pressure.test.ts
@@ -105,13 +105,15 @@ for tool in memcheck racecheck initcheck synccheck; do
   fi
   families=(rows moves attention)
   [ "$tool" = memcheck ] && families+=(elementwise optimizers)
-  step "sanitizer-$tool" 35 "${run[@]}" "$runner" "${families[@]}"
+  limit=35
+  [ "$tool" = racecheck ] && limit=120 # 25 s of an H100 for rows alone
+  step "sanitizer-$tool" "$limit" "${run[@]}" "$runner" "${families[@]}"
 done
 step figures-kernels 40 "$runner" figures "${small[@]}"
 # Ceilings, then kernels as shares of them; the rest of the suite takes longer: npm run bench -- --device cuda.
 bench=(--device cuda)
 [ "$device" = cpu ] && bench=(--dry --nproc 2)
-step figures 35 node --import tsx bench/run.ts "${bench[@]}" --out "$folder" ceilings kernels
+step figures 75 node --import tsx bench/run.ts "${bench[@]}" --out "$folder" ceilings kernels
 
 say "$steps steps: $ok ok, $failed failed, $without without a device; all of it in $folder"
 [ "$failed" -eq 0 ]
