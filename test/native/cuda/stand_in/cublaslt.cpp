@@ -145,7 +145,7 @@ ZS_EXPORT int cublasLtMatmulPreferenceSetAttribute(LtPreference, int attribute, 
 ZS_EXPORT int cublasLtMatmulAlgoGetHeuristic(LtHandle, LtDesc desc, LtLayout, LtLayout, LtLayout, LtLayout d, LtPreference,
                                              int wanted, LtHeuristic *result, int *found) {
   const int32_t epilogue = desc->get<int32_t>(LT_DESC_EPILOGUE, LT_EPILOGUE_NONE);
-  *found = wanted == 1 && (epilogue == LT_EPILOGUE_NONE || d->type == CUDA_TYPE_F32 || d->rows % 8 == 0);
+  *found = wanted >= 1 && (epilogue == LT_EPILOGUE_NONE || d->type == CUDA_TYPE_F32 || d->rows % 8 == 0);
   *result = {};
   result->workspace = kWorkspace;
   return *found ? 0 : kNotSupported;
